@@ -1,1 +1,34 @@
-"""TODO."""
+"""PyTorch building blocks whose stream state lives in registered buffers.
+
+A block remembers the past in non-persistent buffers that its `forward` updates in place, so the same
+module works frame by frame, in chunks of any length and on a whole clip, and `torch.export` reports every
+state as a mutated buffer. `declare_state` attaches a description to each buffer, `stream_state` lists
+them and `reset` returns to the state before the first frame.
+"""
+
+from mvtool.streaming.activations import Activation, Gate
+from mvtool.streaming.clock import Clock, FrameClock
+from mvtool.streaming.conv import StreamBuffer, StreamConv3d
+from mvtool.streaming.excite import ExciteType, SqueezeExcite
+from mvtool.streaming.pool import CumulativeMean, SkipAveragePool
+from mvtool.streaming.position import PositionalEncoding
+from mvtool.streaming.state import StateInfo, declare_state, reset, stream_state, write_state
+
+__all__ = [
+    "Activation",
+    "Clock",
+    "CumulativeMean",
+    "ExciteType",
+    "FrameClock",
+    "Gate",
+    "PositionalEncoding",
+    "SkipAveragePool",
+    "SqueezeExcite",
+    "StateInfo",
+    "StreamBuffer",
+    "StreamConv3d",
+    "declare_state",
+    "reset",
+    "stream_state",
+    "write_state",
+]
