@@ -1,1 +1,15 @@
-"""TODO."""
+"""Reading weights: our own files, and the namings under which the same networks were published.
+
+`load_weights` recognises the naming from the keys, not from the file type. One module per naming:
+
+| naming | module |
+|---|---|
+| mvtool | `own` |
+| MoViNet-pytorch (the public PyTorch port) | `movinet_port` |
+| Model Garden object paths | `model_garden` |
+| Model Garden variable names (Keras SavedModel) | `keras_variables` |
+"""
+
+from mvtool.zoo.checkpoints.load import LoadedWeights, load_members, load_weights, save_weights
+
+__all__ = ["LoadedWeights", "load_members", "load_weights", "save_weights"]
