@@ -1,0 +1,87 @@
+"""Where in the user's code something happened: module path, file and line."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+
+
+def of_error(error: BaseException, module: nn.Module) -> str:
+    """Place of an exception, for example `in submodule 'head' (net.py:12, in forward)`; empty if unknown."""
+    frames = [frame for frame, _ in traceback.walk_tb(_deepest(error)) if _is_user(frame.f_code.co_filename)]
+    lines = [line for frame, line in traceback.walk_tb(_deepest(error)) if _is_user(frame.f_code.co_filename)]
+    if not frames:
+        return ""
+    names = {id(child): name for name, child in module.named_modules()}
+    owner = next((names[id(f.f_locals["self"])] for f in reversed(frames) if id(f.f_locals.get("self")) in names), "")
+    code = frames[-1].f_code
+    return f"{_submodule(owner)} ({code.co_filename}:{lines[-1]}, in {code.co_name})"
+
+
+def of_node(node: Node) -> str:
+    """Place of a graph node, from what torch.export recorded."""
+    stack: dict[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    owner = list(stack.values())[-1][0] if stack else ""
+    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', node.meta.get("stack_trace") or "")
+    users = [entry for entry in found if _is_user(entry[0])] or found
+    place = _submodule(owner)
+    return f"{place} ({users[-1][0]}:{users[-1][1]}, in {users[-1][2]})" if users else place
+
+
+def of_attribute(module: nn.Module, path: str) -> str:
+    """File and line where the class that owns the attribute `path` writes it; empty if not found."""
+    owner, attribute = _owner(module, path)
+    try:
+        lines, start = inspect.getsourcelines(type(owner))
+        file = inspect.getsourcefile(type(owner))
+    except (OSError, TypeError):
+        return ""
+    write = re.compile(
+        rf"self\.{re.escape(attribute)}\b(\s*\[.*\])?(\.\w+)*?(\s*[-+*/]?=(?!=)|\.\w+_\(|\.(append|extend|pop|update)\()"
+    )
+    hits = [start + i for i, line in enumerate(lines) if write.search(line) and not _in_init(lines, i)]
+    return f" ({file}:{hits[0]})" if hits else ""
+
+
+def _in_init(lines: list[str], index: int) -> bool:
+    for line in reversed(lines[: index + 1]):
+        found = re.match(r"\s*(?:async )?def (\w+)", line)
+        if found:
+            return found[1] == "__init__"
+    return True
+
+
+def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    owner: nn.Module = module
+    parts = re.split(r"[.\[]", path)
+    for index, part in enumerate(parts):
+        child = owner._modules.get(part)
+        if child is None:
+            return owner, parts[index]
+        owner = child
+    return owner, parts[-1]
+
+
+def _submodule(owner: str) -> str:
+    return f"in submodule {owner!r}" if owner else "in the model itself"
+
+
+def _is_user(file: str) -> bool:
+    return not file.startswith((_TORCH, _HERE, "<"))
+
+
+def _deepest(error: BaseException) -> TracebackType | None:
+    return error.__traceback__
