@@ -85,6 +85,7 @@ class TensorPort(Document):
         layout: Axis letters of the port, for example `NHWC`, where they are known.
         multiplier: Factor between the logical tensor and the real value at the port.
         quantization: Given where `dtype` is int8 or uint8 and holds real numbers.
+        grid: Given where a float port carries values of an int8 grid, since Core ML has no int8 ports.
     """
 
     name: Identifier
@@ -96,6 +97,7 @@ class TensorPort(Document):
     layout: str | None = None
     multiplier: float = Field(default=1.0, gt=0)
     quantization: Quantization | None = None
+    grid: Quantization | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> TensorPort:
@@ -151,8 +153,9 @@ class TensorPort(Document):
 
     @property
     def step(self) -> float:
-        """Logical value of one quantization step, 0.0 for a float port."""
-        return self.quantization.scale / self.multiplier if self.quantization else 0.0
+        """Logical value of one quantization step, 0.0 for a port without one."""
+        grid = self.quantization or self.grid
+        return grid.scale / self.multiplier if grid else 0.0
 
 
 class InputPort(TensorPort):
@@ -261,7 +264,7 @@ class StateBinding(Document):
 
     @model_validator(mode="after")
     def _ports_agree(self) -> StateBinding:
-        for field in ("shape", "dtype", "logical_shape", "permutation", "multiplier", "quantization"):
+        for field in ("shape", "dtype", "logical_shape", "permutation", "multiplier", "quantization", "grid"):
             before, after = getattr(self.input, field), getattr(self.output, field)
             if before != after:
                 raise ValueError(

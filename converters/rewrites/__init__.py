@@ -1,1 +1,1 @@
-"""TODO."""
+"""Rewrites of captured graphs; one file per rewrite."""

@@ -1,0 +1,228 @@
+"""Lower a captured program to what an emitter takes.
+
+A lowered program takes and gives its ports as they are in the artifact: at most four axes, the batch of
+one dropped, channels last where the recipe says so. The passes, in order:
+
+    fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift -> lower to four axes, with 2D operators
+
+Each runs through `Draft.checked`, which rolls the graph before and after and records the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvtool.converters.recipe import HardSwishForm, Recipe
+from mvtool.converters.rewrites import fold_affine, fold_batch_norm, handlers, hard_swish
+from mvtool.converters.rewrites.draft import Changes, Draft
+from mvtool.converters.rewrites.folded import ORDER, Folded, permute, reshape_folded
+from mvtool.converters.rewrites.rank import RankLowering
+from mvtool.errors import ConversionError
+from mvtool.ports import TensorPort
+from mvtool.program import StateSpec, StreamProgram
+
+# A rewrite that changes results by more than this is a defect of mvtool, not rounding.
+LARGEST_DIFFERENCE = 1e-4
+RANK_NAME = "lower to four axes"
+
+
+def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
+    """Lower a captured program.
+
+    Args:
+        program: As `capture` returned it.
+        recipe: Choices for the target.
+
+    Returns:
+        A program whose graph takes port arrays.
+
+    Raises:
+        ConversionError: A port cannot have four axes, or a rewrite changed the results.
+    """
+    draft = Draft(program)
+    draft.checked(fold_batch_norm.NAME, fold_batch_norm.fold_batch_norm)
+    if recipe.hard_swish is HardSwishForm.FACTORED:
+        draft.checked(hard_swish.HARD_SWISH_NAME, hard_swish.factor_hard_swish)
+    if recipe.unit_clamp_as_relu6:
+        draft.checked(hard_swish.UNIT_CLAMP_NAME, hard_swish.factor_unit_clamp)
+    draft.checked(fold_affine.NAME, fold_affine.fold_affine)
+    ports = PortPlan(program, recipe, draft.multipliers)
+    lowered = _lower_rank(draft, recipe, ports)
+    _refuse_inexact(draft)
+    return ports.apply(program).replace(exported=lowered, rewrites=tuple(draft.reports))
+
+
+class PortPlan:
+    """The ports of a lowered program and the way between them and the graph's values."""
+
+    def __init__(self, program: StreamProgram, recipe: Recipe, multipliers: list[float]) -> None:
+        """Decide every port's form."""
+        last = recipe.channels_last_ports
+        self.inputs = [port_form(p, p.logical_shape, last, ORDER) for p in program.inputs]
+        self.outputs = [port_form(p, p.logical_shape, last, ORDER) for p in program.outputs]
+        self.states = [
+            (_state_form(s.input, last, factor), _state_form(s.output, last, factor))
+            for s, factor in zip(program.states, multipliers, strict=True)
+        ]
+
+    def apply(self, program: StreamProgram) -> StreamProgram:
+        """`program` with these ports."""
+        states = tuple(
+            StateSpec(s.logical, s.form, s.initial, before, after)
+            for s, (before, after) in zip(program.states, self.states, strict=True)
+        )
+        return program.replace(inputs=tuple(self.inputs), outputs=tuple(self.outputs), states=states)
+
+    @property
+    def arguments(self) -> list[TensorPort]:
+        """Input ports in argument order."""
+        return [*self.inputs, *(before for before, _ in self.states)]
+
+    @property
+    def results(self) -> list[TensorPort]:
+        """Output ports in result order."""
+        return [*self.outputs, *(after for _, after in self.states)]
+
+
+def _state_form(port: TensorPort, last: bool, multiplier: float) -> TensorPort:
+    """Without channels last, a window of frames is (C, T, H, W): stacking its frames as channels is then free."""
+    shape = port.logical_shape
+    window = len(shape) == 5 and shape[2] > 1
+    form: TensorPort = port_form(port, shape, last, (1, 2, 3, 4) if window else ORDER, multiplier)
+    return form
+
+
+def port_form(port: Any, shape: tuple[int, ...], last: bool, order: tuple[int, ...], multiplier: float = 1.0) -> Any:
+    """`port` in the form that the artifact has.
+
+    Args:
+        port: A port of the captured program.
+        shape: Logical shape.
+        last: Channels last.
+        order: Axis order of a 5D tensor when channels are not last.
+        multiplier: Factor between the logical value and the port's.
+
+    Raises:
+        ConversionError: More than four axes would be left.
+    """
+    layout = getattr(port, "logical_layout", None)
+    if len(shape) == 5 and shape[0] == 1:
+        axes = (2, 3, 4, 1) if last else order
+        return _with(port, (0, *axes), tuple(shape[a] for a in axes), _letters(layout, axes, shape), multiplier)
+    if len(shape) == 4 and last:
+        axes = (0, 2, 3, 1)
+        return _with(port, axes, tuple(shape[a] for a in axes), _letters(layout, axes, shape), multiplier)
+    if len(shape) <= 4:
+        return _with(port, tuple(range(len(shape))), shape or (1,), layout, multiplier)
+    short = [size for size in shape if size != 1]
+    if len(short) > 4:
+        raise ConversionError(
+            f"The port {port.name!r} has shape {shape}; more than four axes are left when those of size 1 are "
+            "dropped, and phone runtimes take four. Capture with a batch of one, or split the tensor."
+        )
+    return _with(port, tuple(range(len(shape))), tuple(short) or (1,), None, multiplier)
+
+
+def _with(port: Any, permutation: tuple[int, ...], shape: tuple[int, ...], layout: str | None, factor: float) -> Any:
+    return port.model_copy(update={"permutation": permutation, "shape": shape, "layout": layout, "multiplier": factor})
+
+
+def _letters(layout: str | None, axes: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+    """Letters of the kept axes; a single frame's time axis reads as the batch that runtimes expect."""
+    if layout is None:
+        return None
+    letters = "".join(layout[a] for a in axes)
+    single_frame = len(layout) == 5 and shape[layout.index("T")] == 1
+    return letters.replace("T", "N") if single_frame else letters
+
+
+class Lowered(nn.Module):
+    """Port arrays -> values of `RankLowering` -> port arrays."""
+
+    def __init__(self, body: RankLowering, ports: PortPlan) -> None:
+        """Wrap `body`."""
+        super().__init__()
+        self.body = body
+        self._ports = ports
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """One step."""
+        arguments = [_enter(v, p) for v, p in zip(values, self._ports.arguments, strict=True)]
+        results = self.body(*arguments)
+        return tuple(_leave(r, p) for r, p in zip(results, self._ports.results, strict=True))
+
+
+def _enter(value: Tensor, port: TensorPort) -> Tensor | Folded:
+    logical = port.logical_shape
+    if len(logical) == 5 and logical[0] == 1:
+        order = tuple(port.permutation[1:])
+        as_stored = Folded(value, order)  # type: ignore[arg-type]
+        return Folded(as_stored.canonical()) if order[-1] == 1 else as_stored
+    if len(logical) == 4 and port.permutation == (0, 2, 3, 1):
+        return permute(value, (0, 3, 1, 2))
+    return reshape_folded(value, logical)
+
+
+def _leave(value: Tensor | Folded, port: TensorPort) -> Tensor:
+    if isinstance(value, Folded):
+        if port.permutation[0] == 0 and len(port.shape) == 4:
+            return value.as_order(tuple(port.permutation[1:]))  # type: ignore[arg-type]
+        return value.ascending().reshape(port.shape)
+    return permute(value, port.permutation).reshape(port.shape)
+
+
+def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.ExportedProgram:
+    changes = Changes()
+    handlers.load()
+    body = RankLowering(draft.module, recipe, changes)
+    module = Lowered(body, ports)
+    arguments = tuple(_example(p) for p in ports.arguments)
+    try:
+        with torch.no_grad():
+            module(*arguments)
+        body.first_run = False
+        exported = torch.export.export(module, arguments, strict=False)
+    except ValueError as error:
+        raise ConversionError(f"{draft.program.info.name} cannot be lowered to four axes: {error}.") from error
+    difference = draft.difference(_ThroughPorts(exported.module(check_guards=False), ports))
+    draft.reports.append(changes.report(RANK_NAME, difference))
+    return exported
+
+
+def _example(port: TensorPort) -> Tensor:
+    return torch.zeros(port.shape, dtype=getattr(torch, port.dtype))
+
+
+class _ThroughPorts(nn.Module):
+    """A lowered graph called with logical tensors, so that it can be compared with the captured one."""
+
+    def __init__(self, graph: nn.Module, ports: PortPlan) -> None:
+        super().__init__()
+        self._graph = [graph]
+        self._ports = ports
+
+    def forward(self, *values: Tensor) -> list[Tensor]:
+        arguments = [
+            v.permute(p.permutation).reshape(p.shape) for v, p in zip(values, self._ports.arguments, strict=True)
+        ]
+        results = self._graph[0](*arguments)
+        return [_logical(r, p) for r, p in zip(results, self._ports.results, strict=True)]
+
+
+def _logical(value: Tensor, port: TensorPort) -> Tensor:
+    inverse = [port.permutation.index(axis) for axis in range(len(port.permutation))]
+    return value.reshape([port.logical_shape[axis] for axis in port.permutation]).permute(inverse)
+
+
+def _refuse_inexact(draft: Draft) -> None:
+    for report in draft.reports:
+        if not math.isfinite(report.max_difference) or report.max_difference > LARGEST_DIFFERENCE:
+            raise ConversionError(
+                f"The rewrite {report.name!r} changed the results of {draft.program.info.name} by "
+                f"{report.max_difference:.1e} of the largest value; at most {LARGEST_DIFFERENCE:.0e} is rounding. "
+                "Please report this model."
+            )

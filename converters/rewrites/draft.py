@@ -1,0 +1,158 @@
+"""The working copy of a program while rewrites run on it.
+
+A captured program becomes a plain `torch.fx.GraphModule` whose placeholders are the program's
+inputs and states and whose constants are buffers read by `get_attr`. Rewrites change that graph;
+`Draft.checked` runs one, rolls the graph a few steps and reports the difference it caused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from mvtool.program import RewriteReport, StreamProgram
+
+CHECK_STEPS = 3
+
+
+@dataclass
+class Changes:
+    """What a rewrite tells of its work."""
+
+    details: dict[str, int] = field(default_factory=dict)
+    left_alone: list[str] = field(default_factory=list)
+
+    def did(self, what: str) -> None:
+        """Count one changed place."""
+        self.details[what] = self.details.get(what, 0) + 1
+
+    def left(self, place: str, reason: str) -> None:
+        """Record a place that was left, and why."""
+        self.left_alone.append(f"{place}: {reason}")
+
+    def report(self, name: str, max_difference: float) -> RewriteReport:
+        """Freeze into a report."""
+        lines = tuple(f"{what} ({count})" for what, count in sorted(self.details.items()))
+        return RewriteReport(name, sum(self.details.values()), max_difference, lines, tuple(self.left_alone))
+
+
+class Draft:
+    """A graph under rewriting, with the program it came from.
+
+    Attributes:
+        module: Functional graph (inputs..., states...) -> (outputs..., next states...).
+        multipliers: Per state, the factor between the logical value and the graph's value.
+        reports: One entry per rewrite that ran.
+    """
+
+    def __init__(self, program: StreamProgram) -> None:
+        """Copy the graph of `program`."""
+        self.program = program
+        self.module = plain_module(program.exported)
+        self.multipliers = [1.0] * len(program.states)
+        self.reports: list[RewriteReport] = list(program.rewrites)
+        self._steps = _check_inputs(program)
+        self._last = self.roll(self.module)
+
+    def roll(self, module: nn.Module) -> list[Tensor]:
+        """Outputs and logical states of some rolled steps on seeded random inputs."""
+        states = [torch.from_numpy(s.initial.copy()) for s in self.program.states]
+        states = [_times(s, m) for s, m in zip(states, self.multipliers, strict=True)]
+        seen: list[Tensor] = []
+        outputs = len(self.program.outputs)
+        with torch.no_grad():
+            for inputs in self._steps:
+                results = list(module(*inputs, *states))
+                states = results[outputs:]
+                seen += results[:outputs]
+                seen += [_times(s, 1.0 / m) for s, m in zip(states, self.multipliers, strict=True)]
+        return seen
+
+    def checked(self, name: str, rewrite: Callable[[Draft, Changes], None]) -> None:
+        """Run `rewrite` and append its report, with the largest relative difference it caused."""
+        changes = Changes()
+        rewrite(self, changes)
+        self.module.graph.eliminate_dead_code()
+        self.module.graph.lint()
+        self.module.recompile()
+        self.reports.append(changes.report(name, self.difference(self.module)))
+
+    def difference(self, module: nn.Module) -> float:
+        """Largest relative difference of `module`'s rollout to the previous one; keeps the new one."""
+        now, before = self.roll(module), self._last
+        self._last = now
+        return max((relative_difference(a, b) for a, b in zip(now, before, strict=True)), default=0.0)
+
+    def constant(self, node: object) -> Tensor | None:
+        """The tensor behind a `get_attr` node, None for anything else."""
+        if isinstance(node, fx.Node) and node.op == "get_attr":
+            value = getattr(self.module, str(node.target))
+            return value if isinstance(value, Tensor) else None
+        return None
+
+    def add_constant(self, before: fx.Node, name: str, value: Tensor) -> fx.Node:
+        """Register `value` and read it just before the node `before`."""
+        unique, number = name, 0
+        while hasattr(self.module, unique):
+            number += 1
+            unique = f"{name}_{number}"
+        self.module.register_buffer(unique, value.detach().clone())
+        with self.module.graph.inserting_before(before):
+            node = self.module.graph.get_attr(unique)
+        node.meta["val"] = value
+        return node
+
+
+def relative_difference(after: Tensor, before: Tensor) -> float:
+    """max|after - before| / max(max|before|, 1e-3)."""
+    if before.numel() == 0:
+        return 0.0
+    scale = max(float(before.abs().max()), 1e-3)
+    return float((after.double() - before.double()).abs().max()) / scale
+
+
+def plain_module(exported: ExportedProgram) -> fx.GraphModule:
+    """Turn an exported program without mutations into a graph module with constants as buffers."""
+    signature = exported.graph_signature
+    lifted = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    root, graph, copies = nn.Module(), fx.Graph(), {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder" and node.name in lifted:
+            target = lifted[node.name]
+            value = exported.state_dict[target] if target in exported.state_dict else exported.constants[target]
+            name = "c_" + target.replace(".", "_")
+            root.register_buffer(name, value.detach())
+            copies[node] = graph.get_attr(name)
+            copies[node].meta = dict(node.meta)
+        elif node.op == "output":
+            graph.output(tuple(copies[value] for value in node.args[0]))
+        else:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    return fx.GraphModule(root, graph)
+
+
+def _check_inputs(program: StreamProgram) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(20)
+    steps = CHECK_STEPS if program.is_stream else 1
+    return [[_random_input(p.logical_shape, p.dtype, p.image, generator) for p in program.inputs] for _ in range(steps)]
+
+
+def _random_input(shape: tuple[int, ...], dtype: str, image: bool, generator: torch.Generator) -> Tensor:
+    if dtype == "bool":
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    if dtype.startswith(("int", "uint")):
+        return torch.randint(0, 2, shape, generator=generator).to(getattr(torch, dtype))
+    draw = torch.rand if image else torch.randn
+    return draw(shape, generator=generator).to(getattr(torch, dtype))
+
+
+def _times(value: Tensor, factor: float) -> Tensor:
+    return value if factor == 1.0 else value * factor

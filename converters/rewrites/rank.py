@@ -1,0 +1,212 @@
+"""Lower a graph to at most four axes.
+
+`RankLowering` is a module that interprets a graph with `Folded` values in place of 5D tensors. One
+eager run makes its constants; `torch.export` of it then gives the lowered program. Operators with a 4D
+form are in the table that `lowers` fills (`rank_*.py`); element-wise operators need none; whatever is left
+runs on the 5D tensor, with the reason in the report.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mvtool.converters.recipe import Recipe
+from mvtool.converters.rewrites.draft import Changes
+from mvtool.converters.rewrites.folded import Folded, fold, reshape_folded
+from mvtool.errors import ConversionError
+
+aten = torch.ops.aten
+Handler = Callable[..., Any]
+HANDLERS: dict[object, Handler] = {}
+
+# Copies that change neither value nor shape.
+COPIES = (aten.clone.default, aten.alias.default, aten.contiguous.default, aten.lift_fresh_copy.default)
+
+# Element-wise operators that PyTorch does not tag as such.
+POINTWISE = (
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.hardtanh.default,
+    aten.relu6.default,
+    aten.silu.default,
+    aten.mish.default,
+    aten.dropout.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.selu.default,
+    aten.celu.default,
+    aten.softplus.default,
+    aten.log_sigmoid.default,
+    aten.hardshrink.default,
+)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A weight of the graph under interpretation.
+
+    Attributes:
+        name: Its name, used for tensors made from it.
+        value: The tensor; read it inside `RankLowering.hold` only, so that tracing never sees it.
+    """
+
+    name: str
+    value: Tensor
+
+
+def lowers(*targets: object) -> Callable[[Handler], Handler]:
+    """Register a handler `(lowering, node, *args, **kwargs)` for operators.
+
+    Raises:
+        ValueError: An operator is registered already.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for target in targets:
+            if target in HANDLERS:
+                raise ValueError(f"{target} has a handler already")
+            HANDLERS[target] = handler
+        return handler
+
+    return register
+
+
+class RankLowering(nn.Module):
+    """Interprets `graph` on values of at most four axes; see the module docstring.
+
+    Attributes:
+        recipe: Choices for the target.
+        changes: Filled during the first run only.
+    """
+
+    def __init__(self, graph: fx.GraphModule, recipe: Recipe, changes: Changes) -> None:
+        """Interpret `graph`; nothing of it becomes part of this module but the constants in use."""
+        super().__init__()
+        # In a list so that the graph's own buffers do not become buffers of this module.
+        self._graph = [graph]
+        self.recipe = recipe
+        self.changes = changes
+        self.first_run = True
+
+    def hold(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """A constant, computed on the first run and a buffer from then on."""
+        if not hasattr(self, name):
+            if not self.first_run:
+                raise RuntimeError(f"the constant {name} appeared in the second run only")
+            self.register_buffer(name, make().detach().clone().contiguous())
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+    def did(self, what: str) -> None:
+        """Count a changed place, once."""
+        if self.first_run:
+            self.changes.did(what)
+
+    def left(self, node: fx.Node, reason: str) -> None:
+        """Record a place left alone, once."""
+        if self.first_run:
+            self.changes.left(node.name, reason)
+
+    def forward(self, *values: Tensor | Folded) -> tuple[Tensor | Folded, ...]:
+        """Run the graph.
+
+        Args:
+            values: One per placeholder; 5D tensors as `Folded`.
+        """
+        env: dict[fx.Node, Any] = {}
+        supply = iter(values)
+        for node in self._graph[0].graph.nodes:
+            if node.op == "placeholder":
+                env[node] = next(supply)
+            elif node.op == "get_attr":
+                env[node] = Constant(str(node.target), getattr(self._graph[0], str(node.target)))
+            elif node.op == "output":
+                return tuple(self._plain_constant(env[value]) for value in node.args[0])
+            else:
+                env[node] = self._call(node, *fx.map_arg((node.args, node.kwargs), lambda n: env[n]))
+        raise RuntimeError("the graph has no output node")
+
+    def _call(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        if node.target in COPIES:
+            return args[0]
+        handler = HANDLERS.get(node.target)
+        if handler is not None:
+            result = handler(self, node, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if not _has(args, Folded):
+            return self._refold(node.target(*self.plain(args), **kwargs))  # type: ignore[operator]
+        if node.target in POINTWISE or torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
+            return self._pointwise(node, args, kwargs)
+        self.left(node, f"{node.target} has no form with four axes; it keeps its five")
+        return self._refold(node.target(*self.plain(_unfolded(args)), **kwargs))  # type: ignore[operator]
+
+    def plain(self, args: Any) -> Any:
+        """Arguments with constants as held tensors."""
+        return _tree_map(args, self._plain_constant)
+
+    def _plain_constant(self, value: Any) -> Any:
+        return self.hold(value.name, lambda: value.value) if isinstance(value, Constant) else value
+
+    def _refold(self, result: Any) -> Any:
+        if isinstance(result, Tensor) and result.dim() == 5 and 1 in result.shape:
+            return fold(result)
+        return result
+
+    def _pointwise(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Folded:
+        order = common_order([a for a in args if isinstance(a, Folded)])
+        aligned = [self.aligned(node, a, order) for a in args]
+        return Folded(node.target(*aligned, **kwargs), order)  # type: ignore[operator]
+
+    def aligned(self, node: fx.Node, value: Any, order: tuple[int, int, int, int]) -> Any:
+        """`value` as a 4D tensor in `order`, ready to broadcast; scalars as they are."""
+        if isinstance(value, Folded):
+            return value.as_order(order)
+        if isinstance(value, Constant):
+            return self.hold(f"{value.name}_for_{node.name}", lambda: _broadcastable(value.value, order))
+        return _broadcastable(value, order) if isinstance(value, Tensor) and value.dim() > 0 else value
+
+
+def common_order(values: list[Folded]) -> tuple[int, int, int, int]:
+    """An axis order that all values can take: the first value's that fits all."""
+    for candidate in values:
+        if all(value.shape[candidate.dropped] == 1 for value in values):
+            return candidate.order
+    raise ValueError(f"no common 4D form for shapes {[v.shape for v in values]}: capture with a batch of one")
+
+
+def _broadcastable(value: Tensor, order: tuple[int, int, int, int]) -> Tensor:
+    shape = (1,) * (5 - value.dim()) + tuple(value.shape)
+    folded = reshape_folded(value, shape)
+    if not isinstance(folded, Folded):
+        raise ConversionError(f"Cannot broadcast shape {shape} over a video tensor. Capture with a batch of one.")
+    return folded.as_order(order)
+
+
+def _has(tree: Any, kind: type) -> bool:
+    found = False
+
+    def look(value: Any) -> Any:
+        nonlocal found
+        found = found or isinstance(value, kind)
+        return value
+
+    _tree_map(tree, look)
+    return found
+
+
+def _unfolded(tree: Any) -> Any:
+    return _tree_map(tree, lambda value: value.unfold() if isinstance(value, Folded) else value)
+
+
+def _tree_map(tree: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_tree_map(item, function) for item in tree)
+    return function(tree)
