@@ -36,12 +36,14 @@ class Timeline:
         probabilities: `(classes,)` of each step.
         thumbnails: Time and picture `(h, h, 3)` of some steps, evenly spread.
         names: Class index to label, as far as a label was shown.
+        latencies_ms: Time of the model alone in each step.
     """
 
     times_s: list[float] = field(default_factory=list)
     probabilities: list[FloatArray] = field(default_factory=list)
     thumbnails: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    latencies_ms: list[float] = field(default_factory=list)
     _stride: int = 1
 
     def add(self, step: Step) -> None:
@@ -52,7 +54,17 @@ class Timeline:
             self.thumbnails, self._stride = self.thumbnails[::2], 2 * self._stride
         self.times_s.append(step.time_s)
         self.probabilities.append(step.probabilities)
-        self.names |= {score.class_index: score.label for score in step.top}
+        self.latencies_ms.append(step.latency_ms)
+        self.names.update((score.class_index, score.label) for score in step.top)
+
+    @property
+    def median_latency_ms(self) -> float:
+        """Median time of the model alone; the first steps count, so it is no benchmark."""
+        return float(np.median(self.latencies_ms))
+
+    def mean(self, class_index: int) -> float:
+        """Mean probability of a class over all steps, 0..1."""
+        return float(np.mean([p[class_index] for p in self.probabilities]))
 
     def leaders(self, count: int) -> list[Score]:
         """The `count` shown classes that reach the highest probability, with that probability."""

@@ -45,16 +45,27 @@ class RunLog:
 
 
 @contextmanager
+def to_stream(stream: IO[str], header: RunHeader) -> Iterator[RunLog]:
+    """A log on an open stream; the closing record is written also when the block ends with an error."""
+    log = RunLog(stream, header)
+    try:
+        yield log
+    except (MvtoolError, KeyboardInterrupt) as error:
+        log.close(str(error) or "interrupted")
+        raise
+    log.close(None)
+
+
+@contextmanager
 def to_file(target: Path, header: RunHeader) -> Iterator[RunLog]:
-    """A log that becomes the file `target` when the block ends, also when it ends with an error of ours or Ctrl-C."""
+    """A log that becomes the file `target` when the block ends, also with an error of mvtool or Ctrl-C."""
     failure: MvtoolError | KeyboardInterrupt | None = None
     with atomic_path(target) as partial, partial.open("w", encoding="utf-8") as stream:
-        log = RunLog(stream, header)
         try:
-            yield log
+            with to_stream(stream, header) as log:
+                yield log
         except (MvtoolError, KeyboardInterrupt) as error:
             # Kept back until the file stands under its name: the steps so far are worth having.
             failure = error
-        log.close(None if failure is None else str(failure) or type(failure).__name__)
     if failure is not None:
         raise failure

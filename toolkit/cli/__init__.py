@@ -1,1 +1,65 @@
-"""TODO."""
+"""The command `mvtool`: parse, call one function, print.
+
+Each command is one module here, imported when it is used, so that `mvtool --help` needs neither NumPy nor
+any framework. Errors of mvtool are printed without a traceback and end with the exit code of
+their class (`mvtool.errors`); Ctrl-C ends with 130; anything else is a defect of mvtool and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from mvtool.cli.group import COMMANDS, LazyGroup, version_text
+from mvtool.errors import MvtoolError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+DEFECT = 1
+
+
+@click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(message=version_text(), version="")
+def cli() -> None:
+    """Convert, quantize, verify and run PyTorch video models for phones."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: Words after `mvtool`; those of the process if not given.
+    """
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        result = cli.main(arguments, prog_name="mvtool", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away, as `mvtool zoo | head` does; nothing is wrong, and nothing may be written any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MvtoolError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the last place that can tell the user what to do with it
+        traceback.print_exc()
+        click.echo(
+            "\nThis is a defect of mvtool, not of your input. Please report it with the command, the lines above "
+            "and what `mvtool --version` prints.",
+            err=True,
+        )
+        return DEFECT
+    return result if isinstance(result, int) else 0
