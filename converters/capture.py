@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,9 @@ def capture(
 
 
 def _prepare(module: nn.Module) -> None:
-    try:
+    # The module of a loaded .pt2 refuses eval(); its mode was fixed when it was exported.
+    with suppress(NotImplementedError):
         module.eval()
-    except NotImplementedError:
-        # The module of a loaded .pt2 refuses eval(); its mode was fixed when it was exported.
-        pass
     reset(module)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 _TORCH = str(Path(torch.__file__).parent)
+_LIBRARY = str(Path(traceback.__file__).parent)
 _HERE = str(Path(__file__).parent)
 
 
@@ -29,6 +30,13 @@ def of_error(error: BaseException, module: nn.Module) -> str:
     owner = next((names[id(f.f_locals["self"])] for f in reversed(frames) if id(f.f_locals.get("self")) in names), "")
     code = frames[-1].f_code
     return f"{_submodule(owner)} ({code.co_filename}:{lines[-1]}, in {code.co_name})"
+
+
+def innermost(error: BaseException) -> str:
+    """The last line outside of torch, mvtool's converters and Python itself, as `(net.py:12, in make)`; may be empty."""
+    frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__) if _is_user(f.f_code.co_filename)]
+    frames = [(code, line) for code, line in frames if not code.co_filename.startswith(_LIBRARY)]
+    return f"({frames[-1][0].co_filename}:{frames[-1][1]}, in {frames[-1][0].co_name})" if frames else ""
 
 
 def of_node(node: Node) -> str:
@@ -67,10 +75,10 @@ def _in_init(lines: list[str], index: int) -> bool:
 def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
     owner: nn.Module = module
     parts = re.split(r"[.\[]", path)
-    for index, part in enumerate(parts):
+    for part in parts:
         child = owner._modules.get(part)
         if child is None:
-            return owner, parts[index]
+            return owner, part
         owner = child
     return owner, parts[-1]
 

@@ -2,7 +2,7 @@
 
 A program is a folder of three files:
 
-    program.json               ports, states, rewrites and model facts; written last
+    program.json               ports, states, rewrites and model facts
     initial.safetensors        initial value of every state, logical shape
     graph.pt2                  the exported graph with its weights (`torch.export.save`)
 
@@ -13,14 +13,16 @@ does not promise to read a `.pt2` of another version.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+import numpy as np
+from pydantic import Field
 
+from mvtool.converters.pt2 import load_exported
 from mvtool.errors import ConversionError
 from mvtool.extras import require
+from mvtool.files import atomic_path
 from mvtool.ports import Document, InputPort, LogicalState, OutputPort, StateForm, TensorPort
 from mvtool.program import ModelInfo, RewriteReport, StateSpec, StreamProgram
 
@@ -48,8 +50,8 @@ class _Program(Document):
 def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path:
     """Write `program` into `folder`, which is made if it does not exist.
 
-    Every file replaces its predecessor atomically and `program.json` comes last. The same program
-    gives the same bytes in every process.
+    The folder takes the place of its predecessor as a whole. The same program gives the same bytes in
+    every process.
 
     Raises:
         ConversionError: The folder cannot be written, or torch cannot serialize the graph.
@@ -65,12 +67,14 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
         outputs=program.outputs,
         rewrites=program.rewrites,
     )
+    initial = {state.logical.name: np.array(state.initial, order="C") for state in program.states}
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        _replace(target / GRAPH_FILE, lambda path: torch.export.save(program.exported, path))
-        initial = {state.logical.name: state.initial.copy() for state in program.states}
-        _replace(target / INITIAL_FILE, lambda path: save_file(initial, path))
-        _replace(target / JSON_FILE, lambda path: path.write_text(document.model_dump_json(indent=1), "utf-8"))
+        with atomic_path(target) as folder_in_progress:
+            folder_in_progress.mkdir()
+            # torch writes the file's name into the archive, so the name must not vary.
+            torch.export.save(program.exported, folder_in_progress / GRAPH_FILE)
+            save_file(initial, folder_in_progress / INITIAL_FILE)
+            (folder_in_progress / JSON_FILE).write_text(document.model_dump_json(indent=1), "utf-8")
     except (OSError, RuntimeError) as error:
         raise ConversionError(f"The stream program cannot be written to {target}: {error}") from error
     return target
@@ -85,17 +89,16 @@ def load_program(folder: str | os.PathLike[str]) -> StreamProgram:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    torch = require("torch", "to load an exported graph")
     source = Path(folder)
     try:
         document = _Program.model_validate_json((source / JSON_FILE).read_bytes())
         initial = load_file(source / INITIAL_FILE)
-        exported = torch.export.load(source / GRAPH_FILE)
+        exported = load_exported(source / GRAPH_FILE)
         states = tuple(
             StateSpec(logical=s.logical, form=s.form, initial=initial[s.logical.name], input=s.input, output=s.output)
             for s in document.states
         )
-    except (OSError, RuntimeError, KeyError, ValidationError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConversionError(
             f"{source} does not hold a readable stream program: {type(error).__name__}: {error}. "
             f"Expected {JSON_FILE}, {INITIAL_FILE} and {GRAPH_FILE} of this version of mvtool and torch; convert again."
@@ -108,13 +111,3 @@ def load_program(folder: str | os.PathLike[str]) -> StreamProgram:
         outputs=document.outputs,
         rewrites=document.rewrites,
     )
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    # The suffix stays last: torch.export.save warns about names that do not end in .pt2.
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -178,7 +178,8 @@ def _same(old: Any, new: Any) -> bool:
         return torch.equal(old, new)
     if isinstance(new, np.ndarray):
         return np.array_equal(old, new, equal_nan=new.dtype.kind in "fc")
-    return bool(old == new) or (old != old and new != new)
+    # repr tells NaN from numbers; NaN itself equals nothing.
+    return bool(old == new) or repr(old) == repr(new) == "nan"
 
 
 def _form(value: Any) -> object:

@@ -1,0 +1,323 @@
+"""Where a model comes from: the zoo, the user's own code, a saved `.pt2`, or a module in memory.
+
+movinet_a0_stream              a name of the zoo
+package.module:factory         a function, class or module object in the user's code
+model.pt2                      a program saved with torch.export.save
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mvtool.converters.inputs import DTYPES, InputSpec
+from mvtool.converters.naming import identifier
+from mvtool.errors import MvtoolError, SourceError, UsageError
+from mvtool.extras import require
+from mvtool.ports import Preprocessing
+from mvtool.program import ModelInfo
+from mvtool.zoo import registry
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from mvtool.zoo.checkpoints import LoadedWeights
+    from mvtool.zoo.entry import ModelEntry
+
+PathLike = str | os.PathLike[str]
+PT2_SUFFIX = ".pt2"
+WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".index")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model, ready for capture.
+
+    Attributes:
+        module: The model in eval mode, where it has one.
+        info: Its name and what is known beside the graph.
+        inputs: Shapes the model says itself; empty where the user must give them.
+        output_names: Names for its outputs; empty where capture derives them.
+        origin: What was loaded, as the user wrote it.
+        weights: Where the weights came from, one entry per file; empty where the module brought its own.
+    """
+
+    module: nn.Module
+    info: ModelInfo
+    inputs: tuple[InputSpec, ...] = ()
+    output_names: tuple[str, ...] = ()
+    origin: str = ""
+    weights: tuple[LoadedWeights, ...] = ()
+
+
+def load(
+    spec: PathLike | nn.Module,
+    *,
+    weights: PathLike | Sequence[PathLike] | None = None,
+    arguments: Mapping[str, object] | None = None,
+    gate: str | None = None,
+    frames: int | None = None,
+    name: str | None = None,
+    seed: int = 0,
+) -> Source:
+    """Load a model.
+
+    Args:
+        spec: See the module docstring, or a module.
+        weights: Weight file, or one per member of an ensemble. A model of the zoo without weights is
+            filled deterministically and marked as untrained.
+        arguments: Keyword arguments of the factory, for the zoo for example `num_classes` and `resolution`.
+        gate: Squeeze-excite gate of a MoViNet stream, see `mvtool.zoo.checkpoints.load_weights`.
+        frames: Frames per step for the zoo: length of a base model's clip, or of a stream's chunk.
+        name: Name of the model in manifests and file names, in place of the derived one.
+        seed: Seed of the deterministic fill.
+
+    Raises:
+        SourceError: The model cannot be found, imported or built.
+        WeightsError: The weights do not fit.
+        UsageError: An option does not apply to this kind of source.
+    """
+    torch = require("torch", "to load a model")
+    if isinstance(spec, torch.nn.Module):
+        source = _own(spec, type(spec).__name__, type(spec).__name__, weights, arguments)
+    elif Path(spec).suffix == PT2_SUFFIX:
+        source = _saved(Path(spec), weights, arguments)
+    elif ":" in str(spec):
+        module = build_from_code(str(spec), arguments or {})
+        source = _own(module, _code_name(str(spec)), str(spec), weights, None)
+    else:
+        _refuse_weight_file(str(spec))
+        return _named(_from_zoo(registry.get(str(spec)), weights, arguments or {}, gate, frames, seed), name)
+    if gate is not None or frames is not None:
+        raise UsageError("gate and frames belong to models of the zoo; give shapes with --input instead.")
+    return _named(source, name)
+
+
+def _named(source: Source, name: str | None) -> Source:
+    return source if name is None else replace(source, info=replace(source.info, name=name))
+
+
+def _refuse_weight_file(spec: str) -> None:
+    if Path(spec).suffix in WEIGHT_SUFFIXES:
+        raise SourceError(
+            f"{spec} holds weights, not a model. Name the model and give the file with --weights, "
+            "for example: mvtool convert movinet_a0_stream --weights a0.pth"
+        )
+    if Path(spec).suffix == ".py":
+        raise SourceError(
+            f"{spec} is a file; name the function that builds the model, for example {Path(spec).stem}:make, from its folder."
+        )
+
+
+def _from_zoo(
+    entry: ModelEntry,
+    weights: PathLike | Sequence[PathLike] | None,
+    arguments: Mapping[str, object],
+    gate: str | None,
+    frames: int | None,
+    seed: int,
+) -> Source:
+    from mvtool.zoo.untrained import deterministic_weights
+
+    try:
+        module = entry.build(**arguments)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise SourceError(f"The zoo model {entry.name} cannot be built with {dict(arguments)}: {error}") from error
+    loaded = _load_weights(module, weights, gate, entry.name)
+    if not loaded:
+        deterministic_weights(module, seed)
+        if gate is not None:
+            _set_gate(module, gate)
+    per_step = frames or (entry.frames_per_step if entry.stream else entry.frames)
+    height, width = _resolution(arguments.get("resolution", entry.resolution))
+    known = arguments.get("num_classes") in (None, entry.num_classes)
+    info = ModelInfo(
+        name=entry.name,
+        untrained=not loaded,
+        frames_per_step=per_step,
+        frame_rate=entry.frame_rate,
+        preprocessing=_preprocessing(entry, height, width),
+        labels=entry.labels if known else None,
+    )
+    return Source(
+        module=module.eval(),
+        info=info,
+        inputs=(InputSpec(None, (1, 3, per_step, height, width)),),
+        output_names=("logits",),
+        origin=entry.name,
+        weights=loaded,
+    )
+
+
+def _resolution(value: object) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return int(value[0]), int(value[1])
+    raise SourceError(f"The resolution {value!r} is neither a number nor a pair of height and width.")
+
+
+def _preprocessing(entry: ModelEntry, height: int, width: int) -> Preprocessing:
+    # Another resolution keeps the published ratio of resize to crop.
+    short_side = round(entry.resize_short_side * max(height, width) / entry.resolution)
+    return Preprocessing(resize_short_side=short_side, crop=(height, width), mean=entry.mean, std=entry.std)
+
+
+def _set_gate(module: nn.Module, gate: str) -> None:
+    from mvtool.streaming import Gate
+
+    if not hasattr(module, "gate") or gate not in set(Gate):
+        raise UsageError(f"{gate!r} is no gate of {type(module).__name__}; known are {', '.join(Gate)}.")
+    module.gate = Gate(gate)
+
+
+def _load_weights(
+    module: nn.Module, weights: PathLike | Sequence[PathLike] | None, gate: str | None, name: str
+) -> tuple[LoadedWeights, ...]:
+    from mvtool.zoo.checkpoints import load_members, load_weights
+
+    if weights is None:
+        return ()
+    if isinstance(weights, str | os.PathLike):
+        return (load_weights(module, weights, gate=gate, model=name),)
+    paths = list(weights)
+    return load_members(module, paths, gate=gate) if len(paths) != 1 else _load_weights(module, paths[0], gate, name)
+
+
+def _own(
+    module: nn.Module,
+    name: str,
+    origin: str,
+    weights: PathLike | Sequence[PathLike] | None,
+    arguments: Mapping[str, object] | None,
+) -> Source:
+    if arguments:
+        raise UsageError("Factory arguments were given with a module that is built already; build it with them.")
+    loaded = _load_weights(module, weights, None, name)
+    return Source(module, ModelInfo(name=identifier(name)), origin=origin, weights=loaded)
+
+
+def _code_name(spec: str) -> str:
+    path, _, attribute = spec.partition(":")
+    return f"{path.rpartition('.')[2]}_{attribute}"
+
+
+def build_from_code(spec: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Import `package.module:factory` as Python would from the current directory, and call it.
+
+    The current directory is put first on `sys.path` and stays there, since models import lazily. The
+    attribute may be dotted, and may be a module object instead of a callable.
+
+    Raises:
+        SourceError: The text has another form, the import or the call raises, the attribute is missing,
+            or what comes out is no `torch.nn.Module`.
+    """
+    torch = require("torch", "to build a model")
+    path, _, attribute = spec.partition(":")
+    if not all(part.isidentifier() for part in [*path.split("."), *attribute.split(".")]):
+        hint = f" Write {path.removesuffix('.py').replace('/', '.')}:{attribute} instead." if ".py" in path else ""
+        raise SourceError(f"The model {spec!r} cannot be read; expected package.module:factory.{hint}")
+    found: Any = _import(path)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], n=5, cutoff=0.3)
+            raise SourceError(
+                f"{path} has no attribute {attribute!r}. "
+                + (f"Closest names: {', '.join(close)}." if close else "Check the name behind the colon.")
+            )
+        found = getattr(found, part)
+    built = found if isinstance(found, torch.nn.Module) else _call(spec, found, arguments)
+    if not isinstance(built, torch.nn.Module):
+        raise SourceError(f"{spec} gave a {type(built).__name__}; expected a torch.nn.Module.")
+    if built is found and arguments:
+        raise SourceError(
+            f"{spec} is a module object and takes no arguments, got {', '.join(arguments)}; name a factory."
+        )
+    return built
+
+
+def _import(path: str) -> ModuleType:
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
+            raise SourceError(
+                f"Importing {path} fails: it imports {error.name!r}, which is not installed. {_place(error)}"
+            ) from error
+        raise SourceError(
+            f"The Python module {path!r} is not found: there is no {error.name!r} in {folder} nor among the installed "
+            "packages. Start mvtool in the folder from which `import` works."
+        ) from error
+    except MvtoolError:
+        raise
+    except Exception as error:
+        raise SourceError(f"Importing {path} fails: {type(error).__name__}: {error}. {_place(error)}") from error
+
+
+def _call(spec: str, factory: Any, arguments: Mapping[str, object]) -> Any:
+    if not callable(factory):
+        raise SourceError(f"{spec} is a {type(factory).__name__}; expected a function, a class or a torch.nn.Module.")
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise SourceError(
+            f"{spec} cannot be called with the arguments ({', '.join(arguments) or 'none'}): {error}. "
+            "Factory arguments are given as JSON, in Python as a mapping."
+        ) from error
+    except ValueError:
+        # Some builtins have no signature; the call itself will tell.
+        pass
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        raise SourceError(f"{spec} raised {type(error).__name__}: {error}. {_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """File and line where user code raised, outside of this file and the import machinery."""
+    from mvtool.converters.places import innermost
+
+    return innermost(error)
+
+
+def _saved(path: Path, weights: object, arguments: Mapping[str, object] | None) -> Source:
+    from mvtool.converters.pt2 import load_exported
+
+    if weights is not None or arguments:
+        raise UsageError(f"{path} brings its own weights and takes no factory arguments.")
+    if not path.is_file():
+        raise SourceError(f"There is no file {path}.")
+    try:
+        exported = load_exported(path)
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{path} is no program that can be loaded: {error}. Save it with torch.export.save of the installed torch."
+        ) from error
+    return Source(exported.module(), ModelInfo(name=identifier(path.stem)), _saved_inputs(exported), (), str(path))
+
+
+def _saved_inputs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
+    """Input shapes of a saved program; none where one is dynamic or its arguments are nested."""
+    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    specs = []
+    for name in exported.graph_signature.user_inputs:
+        value = nodes[name].meta["val"] if isinstance(name, str) and name in nodes else None
+        dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+        shape = tuple(getattr(value, "shape", ()))
+        if value is None or dtype not in DTYPES or not all(isinstance(size, int) for size in shape):
+            return ()
+        specs.append(InputSpec(None, shape, dtype))  # type: ignore[arg-type]
+    return tuple(specs)
