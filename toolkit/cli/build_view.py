@@ -1,0 +1,78 @@
+"""Tables about a build: its artifacts, the rewrites that shaped them, the last verification."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mvtool.build import ArtifactEntry, Build, BuildManifest, RewriteEntry
+from mvtool.cli import console
+from mvtool.running import UNTRAINED
+from mvtool.verification.report import Verification
+
+
+def artifacts_table(build: Build) -> Table:
+    """One row per artifact."""
+    model = build.manifest.model
+    title = f"{model.name} · {UNTRAINED}" if model.untrained else model.name
+    listing = console.table("file", "runtime", "precision", "size", "delegation", "seconds", right=("size", "seconds"))
+    listing.title = title
+    for entry in build.manifest.artifacts:
+        seconds = f"{sum(entry.seconds.values()):.1f}"
+        size = console.mebibytes(entry.bytes)
+        console.add_row(listing, entry.file, entry.runtime, entry.precision, size, delegation(entry), seconds)
+    return listing
+
+
+def delegation(entry: ArtifactEntry) -> str:
+    """`key value` pairs as the emitter measured them; `-` where it measured nothing."""
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in entry.delegation.items()) or "-"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def print_rewrites(manifest: BuildManifest, to: Console) -> None:
+    """Each rewrite once, with the artifacts that it shaped."""
+    files: dict[RewriteEntry, list[str]] = {}
+    for entry in manifest.artifacts:
+        for rewrite in entry.rewrites:
+            files.setdefault(rewrite, []).append(entry.file)
+    for rewrite, where in files.items():
+        head = Text(rewrite.name, style="bold")
+        head.append(f"  {rewrite.changed} changed, largest difference {rewrite.max_difference:.1e}", style="not bold")
+        head.append(f"  ({len(where)} of {len(manifest.artifacts)} artifacts)", style="not bold dim")
+        to.print(head)
+        for line in rewrite.details:
+            to.print(Text(f"    {line}"))
+        for line in rewrite.left_alone:
+            to.print(Text(f"    left alone: {line}", style="yellow"))
+
+
+def print_verification(verification: Verification, to: Console) -> None:
+    """One row per artifact, the signal-to-noise ratios, and every failure in full."""
+    listing = console.table(
+        "file", "verdict", "engine", "frames", "worst error", "seconds", right=("frames", "seconds")
+    )
+    for report in verification.artifacts:
+        verdict = Text("verified", style="green") if report.passed else Text("FAILED", style="bold red")
+        measured = [check for check in report.checks if check.worst is not None and check.limit]
+        worst = max(measured, key=lambda check: (check.worst or 0.0) / (check.limit or 1.0), default=None)
+        where = "" if worst is None else f"{worst.worst:.2g} of {worst.limit:.2g} ({worst.check.value}"
+        if worst is not None:
+            where += f", {worst.tensor} at frame {worst.frame})" if worst.tensor else ")"
+        console.add_row(
+            listing, report.file, verdict, report.engine or "-", report.frames, where or "-", f"{report.seconds:.1f}"
+        )
+    to.print(listing)
+    for report in verification.artifacts:
+        if report.snr:
+            ratios = " · ".join(f"frame {s.frame} {s.outputs_db:.1f} dB" for s in report.snr)
+            to.print(Text(f"{report.file} against fp32 PyTorch: {ratios}", style="dim"))
+    for line in verification.failures:
+        to.print(Text(line, style="red"))
+    to.print(Text(verification.summary(), style="bold"))

@@ -1,0 +1,135 @@
+"""`mvtool convert`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mvtool.cli import console, progress
+from mvtool.cli.build_view import artifacts_table, print_rewrites
+from mvtool.cli.options import PRECISIONS, RUNTIMES, Listed, json_option
+from mvtool.errors import UsageError
+
+STAGE_TIMEOUT_S = 600.0
+GATES = ("sigmoid", "keras", "ref", "relu6")
+"""Values of `mvtool.streaming.activations.Gate`, which would import PyTorch; a test holds them equal."""
+
+
+@click.command("convert")
+@click.argument("model")
+@click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint; without it the weights are untrained.")
+@click.option("--int8", is_flag=True, help="fp32 and int8; short for --precision fp32,int8.")
+@click.option("--target", "targets", type=Listed(RUNTIMES), default=",".join(RUNTIMES), show_default=True)
+@click.option("--precision", "precisions", type=Listed(PRECISIONS), help="Default: fp32.")
+@click.option("--out", type=click.Path(path_type=Path), help="Build folder; default: build/<model>.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="For int8: a folder of videos, of image folders, or a .npy file. Default: the bundled clip.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]1x3x172x172[:DTYPE]", help="Of an own model; repeat.")
+@click.option("--kwargs", metavar="JSON", help="Keyword arguments of the model's factory.")
+@click.option("--state", "states", multiple=True, metavar="IN=OUT", help="State that is passed in and out; repeat.")
+@click.option("--gate", type=click.Choice(GATES), help="Squeeze-excite gate of imported streams.")
+@click.option("--classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
+@click.option("--labels", metavar="NAME|FILE", help="Label list to name in the manifests.")
+@click.option(
+    "--stage-timeout",
+    default=STAGE_TIMEOUT_S,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds per stage.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="List every rewrite, what it changed and what it left alone.")
+@json_option("Print the build manifest.")
+def command(
+    model: str,
+    weights: Path | None,
+    int8: bool,
+    targets: tuple[str, ...],
+    precisions: tuple[str, ...] | None,
+    out: Path | None,
+    calibration: Path | None,
+    inputs: tuple[str, ...],
+    kwargs: str | None,
+    states: tuple[str, ...],
+    gate: str | None,
+    classes: int | None,
+    labels: str | None,
+    stage_timeout: float,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Convert a model for phones: TFLite, Core ML, ExecuTorch.
+
+    MODEL is a name of `mvtool zoo`, an own `package.module:factory`, or a saved program `model.pt2`. The build folder
+    gets one file per target and precision, a manifest, and a golden file; `mvtool verify` executes them.
+    """
+    from mvtool.converters.inputs import parse_input, parse_state
+    from mvtool.converters.pipeline import convert
+
+    console.show_warnings(verbose)
+    started = time.monotonic()
+    with progress.view(quiet=as_json) as listener:
+        build = convert(
+            model,
+            weights=weights,
+            targets=targets,
+            precisions=chosen_precisions(precisions, int8),
+            out=out,
+            calibration=calibration,
+            inputs=tuple(parse_input(text) for text in inputs),
+            kwargs=parse_kwargs(kwargs),
+            states=tuple(parse_state(text) for text in states),
+            gate=gate,
+            num_classes=classes,
+            labels=labels,
+            stage_timeout_s=stage_timeout,
+            listener=listener,
+        )
+    if as_json:
+        console.print_json(json.loads(build.manifest.to_json()))
+        return
+    to = console.stdout()
+    if verbose:
+        print_rewrites(build.manifest, to)
+    to.print(artifacts_table(build))
+    to.print(
+        f"\n{build.folder} in {time.monotonic() - started:.0f} s. Next: mvtool verify {build.folder}", markup=False
+    )
+
+
+def chosen_precisions(named: tuple[str, ...] | None, int8: bool) -> tuple[str, ...]:
+    """The precisions to convert to.
+
+    Example:
+        >>> chosen_precisions(None, int8=True)
+        ('fp32', 'int8')
+        >>> chosen_precisions(("fp16",), int8=True)
+        ('fp16', 'int8')
+    """
+    chosen = named or ("fp32",)
+    return (*chosen, "int8") if int8 and "int8" not in chosen else chosen
+
+
+def parse_kwargs(text: str | None) -> dict[str, Any] | None:
+    """Keyword arguments written as a JSON object.
+
+    Raises:
+        UsageError: It is no JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"--kwargs {text!r} is not JSON: {error}. Expected, for example, '{{\"width\": 64}}'."
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--kwargs is a JSON {type(value).__name__}; expected an object such as '{{\"width\": 64}}'.")
+    return value
