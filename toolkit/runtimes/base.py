@@ -1,0 +1,140 @@
+"""What all sessions share: an executable that maps port arrays to port arrays, and the state between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mvtool.errors import ManifestError
+from mvtool.ports import AnyArray, PortManifest, Quantization, StateBinding, TensorPort
+
+
+class Executable(Protocol):
+    """A loaded artifact."""
+
+    @property
+    def engine(self) -> str:
+        """What executes it, for reports."""
+        ...
+
+    def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
+        """Execute one step.
+
+        Args:
+            inputs: Stored arrays in the order of the input positions.
+
+        Returns:
+            Stored arrays in the order of the output positions, which stay valid after the next call.
+
+        Raises:
+            RuntimeLoadError: The runtime failed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FilePort:
+    """A tensor as the artifact itself declares it, without its manifest.
+
+    Attributes:
+        name: `None` where the format keeps no names (`.pte`).
+        shape: Axis lengths.
+        dtype: NumPy name of the element type.
+        quantization: Scale and zero point, `None` where there are none or the format cannot hold them.
+    """
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True)
+class FilePorts:
+    """All ports of an artifact, in position order.
+
+    Attributes:
+        inputs: Input tensors.
+        outputs: Output tensors.
+        holds_quantization: Whether the format stores scales at its ports.
+    """
+
+    inputs: tuple[FilePort, ...]
+    outputs: tuple[FilePort, ...]
+    holds_quantization: bool
+
+
+class PortSession:
+    """A `mvtool.session.Session` over any executable."""
+
+    def __init__(self, manifest: PortManifest, executable: Executable) -> None:
+        """Start a session in the reset state."""
+        self._manifest = manifest
+        self._executable = executable
+        self._state: dict[str, AnyArray] = {}
+        self.reset()
+
+    @property
+    def manifest(self) -> PortManifest:
+        """Ports of the artifact."""
+        return self._manifest
+
+    @property
+    def engine(self) -> str:
+        """What executes the artifact."""
+        return self._executable.engine
+
+    def reset(self) -> None:
+        """Return to the state before the first frame."""
+        self._state = {b.state: b.reset.array(b.input) for b in self._manifest.states}
+
+    def step(self, *inputs: AnyArray) -> dict[str, AnyArray]:
+        """Execute one step; see `Session.step`."""
+        ports = self._manifest.inputs
+        if len(inputs) != len(ports):
+            raise ManifestError(f"The model got {len(inputs)} inputs, expected {[p.name for p in ports]}.")
+        arrays: list[AnyArray | None] = [None] * len(self._manifest.input_ports)
+        for port, array in zip(ports, inputs, strict=True):
+            arrays[port.position] = port.encode(array)
+        for binding in self._manifest.states:
+            arrays[binding.input.position] = self._state[binding.state]
+        results = self._executable.run([array for array in arrays if array is not None])
+        self._state = {b.state: _stored(b.output, results) for b in self._manifest.states}
+        return {port.name: port.decode(_stored(port, results)) for port in self._manifest.outputs}
+
+    def state(self) -> dict[str, AnyArray]:
+        """State name to stored port array, as it will enter the next step."""
+        return dict(self._state)
+
+    def set_state(self, stored: Mapping[str, AnyArray]) -> None:
+        """Replace the state by stored port arrays.
+
+        Raises:
+            ManifestError: A state is missing, unknown, or has another shape or type.
+        """
+        bindings = {b.state: b for b in self._manifest.states}
+        if set(stored) != set(bindings):
+            raise ManifestError(f"Got the states {sorted(stored)}, expected {sorted(bindings)}.")
+        self._state = {name: _checked(bindings[name], array) for name, array in stored.items()}
+
+
+def _checked(binding: StateBinding, array: AnyArray) -> AnyArray:
+    port = binding.input
+    if array.shape != port.shape or array.dtype != np.dtype(port.dtype):
+        raise ManifestError(
+            f"State {binding.state!r} got {array.dtype} of shape {array.shape}, expected {port.dtype} of {port.shape}."
+        )
+    return np.ascontiguousarray(array)
+
+
+def _stored(port: TensorPort, results: Sequence[AnyArray]) -> AnyArray:
+    array = results[port.position]
+    if array.size != int(np.prod(port.shape, dtype=np.int64)) or array.dtype != np.dtype(port.dtype):
+        raise ManifestError(
+            f"Output {port.name!r} at position {port.position} came as {array.dtype} of shape {array.shape}, "
+            f"the manifest says {port.dtype} of {port.shape}. The manifest does not belong to this file."
+        )
+    return array.reshape(port.shape)

@@ -1,0 +1,60 @@
+"""The published JSON Schemas of the two manifests, for readers that are not mvtool.
+
+    python -m mvtool.schemas [folder]      write them anew, after a change of the models
+
+They ship as `mvtool/data/*.schema.json`; a test compares them with the models they are generated from.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from mvtool.build import BUILD_SCHEMA, BuildManifest
+from mvtool.errors import UsageError
+from mvtool.files import write_atomic
+from mvtool.ports import PORTS_SCHEMA, PortManifest
+
+_MODELS: dict[str, type[BaseModel]] = {PORTS_SCHEMA: PortManifest, BUILD_SCHEMA: BuildManifest}
+FILE_OF_SCHEMA = {PORTS_SCHEMA: "ports-1.schema.json", BUILD_SCHEMA: "build-1.schema.json"}
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def generate(schema: str) -> dict[str, Any]:
+    """The JSON Schema of `mvtool.ports/1` or `mvtool.build/1`, from its model.
+
+    Raises:
+        UsageError: There is no such schema.
+    """
+    model = _MODELS.get(schema)
+    if model is None:
+        raise UsageError(f"There is no schema {schema!r}; there are: {', '.join(_MODELS)}.")
+    return {"$schema": _DIALECT, **model.model_json_schema(by_alias=True, mode="validation")}
+
+
+def published(schema: str) -> dict[str, Any]:
+    """The JSON Schema that ships with this version of mvtool.
+
+    Raises:
+        UsageError: There is no such schema.
+    """
+    if schema not in FILE_OF_SCHEMA:
+        raise UsageError(f"There is no schema {schema!r}; there are: {', '.join(FILE_OF_SCHEMA)}.")
+    text = (files("mvtool") / "data" / FILE_OF_SCHEMA[schema]).read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def write(folder: Path) -> None:
+    """Write both schemas into `folder`."""
+    for schema, name in FILE_OF_SCHEMA.items():
+        write_atomic(folder / name, (json.dumps(generate(schema), indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(files("mvtool") / "data")))

@@ -1,0 +1,109 @@
+"""Deciding whether one tensor is near enough to what it should be, and remembering the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mvtool.ports import AnyArray, PortManifest, Precision
+from mvtool.verification import bounds
+from mvtool.verification.report import Check, CheckResult, failed, passed
+from mvtool.verification.store import Frame
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Distance of one tensor from its reference.
+
+    Attributes:
+        tensor: Name of the output or state.
+        frame: Counted from 1.
+        value: The distance.
+        limit: Largest distance allowed.
+        unit: What `value` measures.
+    """
+
+    tensor: str
+    frame: int
+    value: float
+    limit: float
+    unit: str = "relative error"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is kept; false for a distance that is not a number."""
+        return self.value <= self.limit
+
+    @property
+    def severity(self) -> float:
+        """Distance in limits."""
+        return self.value / self.limit
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The limits of one artifact.
+
+    Attributes:
+        manifest: Its ports.
+    """
+
+    manifest: PortManifest
+
+    def outputs(self, actual: Mapping[str, AnyArray], frame: Frame, number: int) -> Iterable[Deviation]:
+        """Deviations of the model outputs of frame `number`; logical arrays."""
+        for port in self.manifest.outputs:
+            yield self.tensor(port.name, port.step, actual[port.name], frame.outputs[port.name], number)
+
+    def states(self, actual: Mapping[str, AnyArray], frame: Frame, number: int) -> Iterable[Deviation]:
+        """Deviations of the states after frame `number`; logical arrays."""
+        for binding in self.manifest.states:
+            name = binding.state
+            yield self.tensor(name, binding.output.step, actual[name], frame.states[name], number)
+
+    def tensor(self, name: str, step: float, actual: AnyArray, expected: AnyArray, number: int) -> Deviation:
+        """The deviation of one tensor; `step` is the width of its int8 grid, 0 for a float tensor."""
+        if self.manifest.precision is not Precision.INT8:
+            limit = bounds.FP32_LIMIT if self.manifest.precision is Precision.FP32 else bounds.FP16_LIMIT
+            return Deviation(name, number, bounds.relative_error(actual, expected), limit)
+        if not step:
+            return Deviation(name, number, bounds.relative_error(actual, expected), bounds.INT8_FLOAT_LIMIT)
+        distance = bounds.step_distance(actual, expected, step)
+        share = Deviation(name, number, distance.at_share, bounds.INT8_STEPS + bounds.GRID_SLACK, "steps of 99 %")
+        mean = Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average")
+        return max(share, mean, key=lambda deviation: deviation.severity)
+
+
+class Worst:
+    """The worst deviation per tensor over a replay."""
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self._worst: dict[str, Deviation] = {}
+        self._frames: dict[str, int] = {}
+
+    def add(self, deviations: Iterable[Deviation]) -> None:
+        """Take the deviations of one frame into account."""
+        for deviation in deviations:
+            known = self._worst.get(deviation.tensor)
+            self._frames[deviation.tensor] = self._frames.get(deviation.tensor, 0) + 1
+            if known is None or not deviation.severity <= known.severity:
+                self._worst[deviation.tensor] = deviation
+
+    def result(self, check: Check, tensors: Iterable[str], frames: int, against: str) -> CheckResult:
+        """The outcome of `check`: every one of `tensors` within its limit at each of `frames` frames."""
+        expected = list(tensors)
+        incomplete = [name for name in expected if self._frames.get(name, 0) != frames]
+        if incomplete or not expected:
+            return failed(check, f"not every tensor was compared at all {frames} frames: {incomplete or 'no tensors'}")
+        # NaN compares as larger than anything, so that it cannot hide behind a number.
+        worst = max(self._worst.values(), key=lambda d: d.severity if d.severity == d.severity else float("inf"))
+        found = {"worst": worst.value, "limit": worst.limit, "tensor": worst.tensor, "frame": worst.frame}
+        place = (
+            f"worst is {worst.tensor!r} at frame {worst.frame}: {worst.value:.3g} {worst.unit}, limit {worst.limit:.3g}"
+        )
+        bad = [name for name, deviation in self._worst.items() if not deviation.holds]
+        if bad:
+            names = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+            return failed(check, f"{len(bad)} of {len(expected)} tensors leave {against} ({names}); {place}", **found)
+        return passed(check, f"{len(expected)} tensors follow {against} over {frames} frames; {place}", **found)
