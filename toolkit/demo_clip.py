@@ -115,7 +115,8 @@ def _triangle(phase: float) -> float:
 
 def _gradient(angle: float, start: tuple[float, ...], end: tuple[float, ...]) -> Image:
     along = (np.cos(angle) * (_X / WIDTH - 0.5) + np.sin(angle) * (_Y / HEIGHT - 0.5) + 0.5)[..., None]
-    return (1 - along) * np.asarray(start) + along * np.asarray(end)
+    mixed: Image = (1 - along) * np.asarray(start) + along * np.asarray(end)
+    return mixed
 
 
 def _blend(image: Image, colour: tuple[float, ...], share: NDArray[np.float64]) -> Image:
@@ -123,14 +124,16 @@ def _blend(image: Image, colour: tuple[float, ...], share: NDArray[np.float64]) 
 
 
 def _disc(x: float, y: float, radius: float) -> NDArray[np.float64]:
-    return np.clip(radius - np.hypot(_X - x, _Y - y) + 0.5, 0, 1)
+    covered: NDArray[np.float64] = np.clip(radius - np.hypot(_X - x, _Y - y) + 0.5, 0, 1)
+    return covered
 
 
 def _rod(x0: float, y0: float, x1: float, y1: float, thickness: float = 3.0) -> NDArray[np.float64]:
     """Share of each pixel that a line with round ends covers."""
     dx, dy = x1 - x0, y1 - y0
     along = np.clip(((_X - x0) * dx + (_Y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.clip(thickness - np.hypot(_X - x0 - along * dx, _Y - y0 - along * dy), 0, 1)
+    covered: NDArray[np.float64] = np.clip(thickness - np.hypot(_X - x0 - along * dx, _Y - y0 - along * dy), 0, 1)
+    return covered
 
 
 def _figure(x: float, y: float, phase: float) -> NDArray[np.float64]:

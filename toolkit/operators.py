@@ -46,7 +46,9 @@ def _tflite_name(code: Table) -> str:
     number = code.scalar(3, "i") if number in (0, BUILTIN_PLACEHOLDER) else number
     if number == CUSTOM:
         return code.text(1)
-    known = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    known: dict[int, str] = {
+        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+    }
     return known.get(number, f"operator {number}")
 
 

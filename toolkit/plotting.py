@@ -154,13 +154,13 @@ def _lines(axes: Axes, header: RunHeader, timeline: Timeline, classes: int) -> N
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, classes), fontsize=9, frameon=False)
     if header.untrained:
-        style = {"fontsize": 40, "color": "#B00000", "alpha": 0.13, "fontweight": "bold"}
-        axes.text(0.5, 0.5, UNTRAINED, transform=axes.transAxes, ha="center", va="center", zorder=0, **style)
+        mark = axes.text(0.5, 0.5, UNTRAINED, transform=axes.transAxes, ha="center", va="center", zorder=0)
+        mark.set(fontsize=40, color="#B00000", alpha=0.13, fontweight="bold")
 
 
 def _ceiling(percent: float) -> float:
     """A round upper end of the axis, a little above the highest line."""
     if percent <= 0:
         return 1.0
-    step = 10 ** math.floor(math.log10(percent * 1.1)) / 2
+    step = math.pow(10.0, math.floor(math.log10(percent * 1.1))) / 2
     return min(100.0, math.ceil(percent * 1.1 / step) * step)

@@ -54,13 +54,13 @@ def normalise(preprocessing: Preprocessing, pixels: FloatArray) -> FloatArray:
     if preprocessing.colour == "BGR":
         pixels = pixels[..., ::-1]
     low, high = preprocessing.range
-    values = pixels / np.float32(255.0)
+    values: FloatArray = pixels / np.float32(255.0)
     if (low, high) != (0.0, 1.0):
-        values = values * np.float32(high - low) + np.float32(low)
+        values = np.multiply(values, np.float32(high - low)) + np.float32(low)
     if any(preprocessing.mean):
         values = values - np.asarray(preprocessing.mean, np.float32)
     if any(value != 1.0 for value in preprocessing.std):
-        values = values / np.asarray(preprocessing.std, np.float32)
+        values = np.divide(values, np.asarray(preprocessing.std, np.float32))
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
@@ -104,7 +104,8 @@ def crop_resized(frame: ByteArray, short_side: int, crop: tuple[int, int]) -> Fl
     first, last = int(rows[0].min()), int(rows[0].max()) + 1
     wide = _gather(frame[first:last].transpose(1, 0, 2), *columns).transpose(1, 0, 2)
     pixels = _gather(wide, rows[0] - first, rows[1])
-    return np.clip(pixels, 0.0, 255.0, dtype=np.float32)
+    clipped: FloatArray = np.clip(pixels, np.float32(0.0), np.float32(255.0))
+    return clipped
 
 
 def _gather(values: NDArray[np.generic], indices: NDArray[np.intp], weights: FloatArray) -> FloatArray:

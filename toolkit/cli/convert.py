@@ -11,7 +11,7 @@ import click
 
 from mvtool.cli import console, progress
 from mvtool.cli.build_view import artifacts_table, print_rewrites
-from mvtool.cli.options import PRECISIONS, RUNTIMES, Listed, json_option
+from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
 STAGE_TIMEOUT_S = 600.0
@@ -23,8 +23,8 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.argument("model")
 @click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint; without it the weights are untrained.")
 @click.option("--int8", is_flag=True, help="fp32 and int8; short for --precision fp32,int8.")
-@click.option("--target", "targets", type=Listed(RUNTIMES), default=",".join(RUNTIMES), show_default=True)
-@click.option("--precision", "precisions", type=Listed(PRECISIONS), help="Default: fp32.")
+@listed_option("--target", "targets", known=RUNTIMES, default=",".join(RUNTIMES), show_default=True)
+@listed_option("--precision", "precisions", known=PRECISIONS, help="Default: fp32.")
 @click.option("--out", type=click.Path(path_type=Path), help="Build folder; default: build/<model>.")
 @click.option(
     "--calibration",

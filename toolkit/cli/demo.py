@@ -8,7 +8,7 @@ import click
 
 from mvtool.cli import console, progress
 from mvtool.cli.build_view import artifacts_table, print_verification
-from mvtool.cli.options import PRECISIONS, RUNTIMES, Listed
+from mvtool.cli.options import PRECISIONS, RUNTIMES, listed_option
 from mvtool.errors import VerificationError
 
 MODEL = "movinet_a0_stream"
@@ -17,8 +17,8 @@ MODEL = "movinet_a0_stream"
 @click.command("demo")
 @click.option("--model", default=MODEL, show_default=True, help="A name of `mvtool zoo`.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("mvtool-demo"), show_default=True)
-@click.option("--target", "targets", type=Listed(RUNTIMES), default=",".join(RUNTIMES), show_default=True)
-@click.option("--precision", "precisions", type=Listed(PRECISIONS), default="fp32,int8", show_default=True)
+@listed_option("--target", "targets", known=RUNTIMES, default=",".join(RUNTIMES), show_default=True)
+@listed_option("--precision", "precisions", known=PRECISIONS, default="fp32,int8", show_default=True)
 @click.option("--video", help="Instead of the bundled clip.")
 @click.option("--skip-verify", is_flag=True, help="Convert and run only.")
 @click.pass_context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -13,32 +13,26 @@ RUNTIMES = ("tflite", "coreml", "executorch")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-class Listed(click.ParamType):
-    """A list of known words, separated by commas: `tflite,coreml`.
+def listed_option(*names: str, known: Sequence[str], **settings: Any) -> Callable[[Decorated], Decorated]:
+    """An option that takes a list of known words, separated by commas: `--target tflite,coreml`.
 
     Args:
+        names: Names of the option.
         known: Words that may stand in the list.
+        settings: Passed to `click.option`.
     """
 
-    name = "list"
-
-    def __init__(self, known: Iterable[str]) -> None:  # noqa: D107 - documented on the class
-        self.known = tuple(known)
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Shown in the help."""
-        return ",".join(self.known)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split and check."""
-        words = (
-            value if isinstance(value, tuple) else tuple(word.strip() for word in str(value).split(",") if word.strip())
-        )
-        unknown = [word for word in words if word not in self.known]
+    def split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        unknown = ", ".join(repr(word) for word in words if word not in known)
         if unknown or not words:
-            named = ", ".join(repr(word) for word in unknown) or "nothing"
-            self.fail(f"got {named}; expected a list of {', '.join(self.known)}, separated by commas", param, ctx)
+            got = unknown or "nothing"
+            raise click.BadParameter(f"got {got}; expected a list of {', '.join(known)}, separated by commas")
         return tuple(dict.fromkeys(words))
+
+    return click.option(*names, callback=split, metavar=",".join(known), **settings)
 
 
 def json_option(help_text: str = "Print JSON instead of tables.") -> Callable[[Decorated], Decorated]:
