@@ -37,7 +37,7 @@ CARRIER: dict[DType, torch.dtype] = {
     DType.UINT6: torch.uint8,
 }
 
-_NUMPY_CARRIER = {
+_NUMPY_CARRIER: dict[DType, np.dtype[Any]] = {
     DType.FP16: np.dtype(np.float32),
     DType.INT16: np.dtype(np.int32),
     DType.UINT16: np.dtype(np.int32),

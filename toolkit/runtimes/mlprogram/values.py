@@ -1,6 +1,6 @@
 """Decoding types and values of the MIL protobuf.
 
-Where a value of each type is stored is a fact of coremltools 9.0 (`backend/mil/helper.py`): fp16 and all
+Where a value of each type is stored is a fact of coremltools 9.0 (`backend/mil/helper.py`): fp16, uint32 and all
 integers of 8 bits or less as raw bytes, int16 and uint16 as 32-bit integers, everything else in the
 field of its own type; constants of ten elements or more lie in the weight file.
 """
@@ -32,7 +32,6 @@ _FIELD_OF_DTYPE = {
     DType.INT16: "ints",
     DType.UINT16: "ints",
     DType.INT32: "ints",
-    DType.UINT32: "ints",
     DType.INT64: "longInts",
 }
 

@@ -32,11 +32,11 @@ def gru(call: Call) -> Kernel:
     gate, activation = _activation(call, "recurrent_activation", "sigmoid"), _activation(call, "activation", "tanh")
 
     def kernel(x: torch.Tensor, h: torch.Tensor, w_ih: torch.Tensor, w_hh: torch.Tensor, bias: Any) -> Any:
-        w_hr, w_ho, w_hz = w_hh.split(hidden)
+        w_hr, w_ho, w_hz = torch.split(w_hh, hidden)
         states: list[torch.Tensor] = []
         for time in order:
             from_x = x[time] @ w_ih.T if bias is None else x[time] @ w_ih.T + bias
-            x_r, x_o, x_z = from_x.split(hidden, -1)
+            x_r, x_o, x_z = torch.split(from_x, hidden, -1)
             reset, update = gate(x_r + h @ w_hr.T), gate(x_z + h @ w_hz.T)
             h = (1 - update) * activation(x_o + reset * (h @ w_ho.T)) + update * h
             states.append(h)
@@ -64,7 +64,7 @@ def lstm(call: Call) -> Kernel:
         states: list[torch.Tensor] = []
         for time in order:
             gates = x[time] @ w_ih.T + h @ w_hh.T
-            i, f, o, z = (gates if bias is None else gates + bias).split(hidden, -1)
+            i, f, o, z = torch.split(gates if bias is None else gates + bias, hidden, -1)
             c = gate(f) * c + gate(i) * cell(z)
             h = gate(o) * activation(c)
             states.append(h)

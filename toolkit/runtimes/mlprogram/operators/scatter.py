@@ -15,8 +15,11 @@ Combine = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _divide(data: torch.Tensor, rows: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
-    divisor = torch.ones_like(data).index_reduce(0, rows, updates, "prod")
-    return data / divisor
+    return data / _reduced(torch.ones_like(data), rows, updates, "prod")
+
+
+def _reduced(data: torch.Tensor, rows: torch.Tensor, updates: torch.Tensor, how: str) -> torch.Tensor:
+    return data.scatter_reduce(0, rows[:, None].expand_as(updates), updates, how)
 
 
 # Each takes data (R, K), row numbers (M,) and updates (M, K).
@@ -24,10 +27,10 @@ _MODES: dict[str, Combine] = {
     "update": lambda data, rows, updates: data.index_copy(0, rows, updates),
     "add": lambda data, rows, updates: data.index_add(0, rows, updates),
     "sub": lambda data, rows, updates: data.index_add(0, rows, updates, alpha=-1),
-    "mul": lambda data, rows, updates: data.index_reduce(0, rows, updates, "prod"),
+    "mul": lambda data, rows, updates: _reduced(data, rows, updates, "prod"),
     "div": _divide,
-    "max": lambda data, rows, updates: data.index_reduce(0, rows, updates, "amax"),
-    "min": lambda data, rows, updates: data.index_reduce(0, rows, updates, "amin"),
+    "max": lambda data, rows, updates: _reduced(data, rows, updates, "amax"),
+    "min": lambda data, rows, updates: _reduced(data, rows, updates, "amin"),
 }
 
 

@@ -21,7 +21,7 @@ def topk(call: Call) -> Kernel:
     if not 0 <= count <= x.shape[axis] or len(call.outputs) != (2 if with_indices else 1):
         raise call.error(f"k is {k} for axis {axis} of {x} and {len(call.outputs)} results")
     if not with_indices:
-        return lambda x: torch.sort(x, axis, descending, stable=True)[0].narrow(axis, 0, count)
+        return lambda x: torch.sort(x, dim=axis, descending=descending, stable=True)[0].narrow(axis, 0, count)
     target = call.outputs[1].dtype
     call.text("output_indices_dtype", (target.value,), default=target.value)
     carrier = carrier_dtype(target)
