@@ -192,8 +192,8 @@ def _video_frames(source: Path, info: ModelInfo) -> Iterator[Frames]:
 
     if info.preprocessing is None:
         raise VideoError(f"The model {info.name!r} declares no preprocessing; calibrate with .npy arrays.")
-    for frame in video.frames(source):
-        yield preprocessing.apply(info.preprocessing, frame)
+    for frame in video.frames(source, frame_rate=info.frame_rate):
+        yield preprocessing.apply(info.preprocessing, frame.image)
 
 
 def _array_clip(source: Path, info: ModelInfo, inputs: Sequence[InputPort], stream: bool) -> Clip:

@@ -136,6 +136,8 @@ def plain_module(exported: ExportedProgram) -> fx.GraphModule:
             graph.output(tuple(copies[value] for value in node.args[0]))
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
+    # A program that was loaded from disk reads every result of an operator, used or not.
+    graph.eliminate_dead_code()
     return fx.GraphModule(root, graph)
 
 

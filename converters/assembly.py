@@ -1,0 +1,139 @@
+"""Puts the manifest and the golden file beside the artifacts of a build."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from mvtool.build import (
+    GOLDEN_FILE,
+    PROGRAM_FOLDER,
+    REFERENCE_FOLDER,
+    ArtifactEntry,
+    Build,
+    BuildManifest,
+    GoldenEntry,
+    ModelProvenance,
+    RewriteEntry,
+    SimulationEntry,
+    WeightsProvenance,
+    artifact_file_name,
+    describe,
+    tool_versions,
+)
+from mvtool.converters.jobs import JobResult
+from mvtool.converters.recipe import recipe_for
+from mvtool.golden import int8_tolerance, make_golden, tolerances, write_golden
+from mvtool.ports import Precision, Runtime
+
+if TYPE_CHECKING:
+    from mvtool.converters.source import Source
+    from mvtool.golden import Golden
+    from mvtool.program import StreamProgram
+
+
+def assemble(
+    source: Source,
+    program: StreamProgram,
+    folder: Path,
+    results: Mapping[str, JobResult],
+    options: Mapping[str, object],
+) -> None:
+    """Write `golden.npz` and `manifest.json` into `folder`, which holds the artifacts already.
+
+    Args:
+        source: Where the model came from.
+        program: As captured.
+        folder: The build folder.
+        results: Results of the emit jobs.
+        options: Options of the conversion that all artifacts share.
+    """
+    from mvtool.runtimes.pytorch import open_program
+
+    golden = make_golden(open_program(program))
+    write_golden(golden, folder / GOLDEN_FILE)
+    artifacts = tuple(_artifact(folder, program.info.name, result) for result in results.values())
+    simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
+    limits = tolerances(_int8_limit(golden, folder, artifacts))
+    manifest = BuildManifest(
+        model=_provenance(source, program),
+        options={key: _json(value) for key, value in options.items()},
+        artifacts=artifacts,
+        program=describe(folder, PROGRAM_FOLDER),
+        simulations=simulations,
+        golden=GoldenEntry(**describe(folder, GOLDEN_FILE).model_dump(), frames=golden.frames, tolerances=limits),
+        tools=dict(tool_versions()),
+    )
+    Build(folder, manifest).save()
+
+
+def _artifact(folder: Path, model: str, result: JobResult) -> ArtifactEntry:
+    ports = result.ports
+    if ports is None:
+        raise ValueError("the job wrote no artifact")
+    name = f"{ports.runtime.value}_{ports.precision.value}"
+    simulated = (folder / REFERENCE_FOLDER / name).is_dir()
+    recipe = dataclasses.asdict(recipe_for(ports.runtime, ports.precision))
+    return ArtifactEntry(
+        **describe(folder, artifact_file_name(model, ports.runtime, ports.precision)).model_dump(),
+        runtime=ports.runtime,
+        precision=ports.precision,
+        ports=ports,
+        recipe={key: _json(value) for key, value in recipe.items()},
+        rewrites=tuple(RewriteEntry(**line.model_dump()) for line in result.rewrites),
+        delegation=result.delegation,
+        simulation=name if simulated else None,
+        seconds=result.seconds,
+    )
+
+
+def _simulation(folder: Path, name: str) -> SimulationEntry:
+    return SimulationEntry(**describe(folder, f"{REFERENCE_FOLDER}/{name}").model_dump(), name=name)
+
+
+def _provenance(source: Source, program: StreamProgram) -> ModelProvenance:
+    files = source.weights
+    weights = WeightsProvenance()
+    if files:
+        weights = WeightsProvenance(
+            file_name=Path(files[0].path).name,
+            sha256=files[0].sha256,
+            naming=files[0].naming,
+            gate=None if files[0].gate is None else str(files[0].gate),
+        )
+    return ModelProvenance(
+        name=program.info.name, source=source.origin, untrained=program.info.untrained, weights=weights
+    )
+
+
+def _int8_limit(golden: Golden, folder: Path, artifacts: tuple[ArtifactEntry, ...]) -> float | None:
+    """The widest tolerance that any int8 simulation of the build needs."""
+    from mvtool.converters.program_io import load_program
+    from mvtool.quantization.pt2e import register_operators
+    from mvtool.runtimes import open_file
+    from mvtool.runtimes.pytorch import open_program
+
+    limits = []
+    for artifact in artifacts:
+        if artifact.precision is not Precision.INT8:
+            continue
+        if artifact.runtime is Runtime.TFLITE:
+            session = open_file(folder / artifact.file)
+        else:
+            register_operators()
+            session = open_program(load_program(folder / REFERENCE_FOLDER / (artifact.simulation or "")))
+        limits.append(int8_tolerance(golden, session))
+    # Three significant digits: the same build on another machine gives the same number.
+    return float(f"{max(limits):.3g}") if limits and math.isfinite(max(limits)) else None
+
+
+def _json(value: object) -> JsonValue:
+    if isinstance(value, Enum):
+        return str(value.value)
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -1,0 +1,329 @@
+"""The main road: a model in, a verified-able build folder out.
+
+    load -> capture -> [calibrate] -> one process per artifact: lower -> [quantize] -> emit -> golden
+
+The build is assembled in a folder beside its destination and takes its place in one rename, so an
+interrupted conversion leaves the previous build as it was.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, Build, artifact_file_name
+from mvtool.converters.inputs import InputSpec
+from mvtool.converters.jobs import Job, JobResult
+from mvtool.converters.progress import Listener, StageEvent
+from mvtool.converters.recipe import recipe_for
+from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
+from mvtool.errors import (
+    CaptureError,
+    ConversionError,
+    MissingExtraError,
+    MvtoolError,
+    RuntimeLoadError,
+    UsageError,
+    VideoError,
+)
+from mvtool.extras import EXTRA_OF_PACKAGE
+from mvtool.files import atomic_path
+from mvtool.ports import Precision, Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mvtool.converters.source import Source
+    from mvtool.program import StreamProgram
+
+STAGE_TIMEOUT_S = 600.0
+CALIBRATE = "calibrate"
+# Rough cost of a job, longest first, so that two processes end at about the same time.
+_COST = {Runtime.EXECUTORCH: 3, Runtime.TFLITE: 2, Runtime.COREML: 1}
+# Errors of a worker that keep their class, and so their exit code, on the way to the user.
+_ERROR_CLASSES: dict[str, type[MvtoolError]] = {
+    kind.__name__: kind for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError)
+}
+_PURPOSES = {
+    Runtime.TFLITE: (("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "to write TFLite files"),
+    Runtime.COREML: (("coremltools",), "to write Core ML packages"),
+    Runtime.EXECUTORCH: (("executorch", "torchao"), "to write ExecuTorch programs"),
+}
+_Closed = TypeVar("_Closed", Runtime, Precision)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert, and to what.
+
+    Attributes:
+        artifacts: Target and precision of each file.
+        clips: The user's calibration data.
+        stage_timeout_s: Longest time of one stage of a worker.
+        parallel: Worker processes at a time.
+        options: What the manifest says of the conversion.
+    """
+
+    artifacts: tuple[tuple[Runtime, Precision], ...]
+    clips: Path | None
+    stage_timeout_s: float
+    parallel: int
+    options: Mapping[str, object]
+
+    @property
+    def int8(self) -> bool:
+        """Whether anything is to be quantized."""
+        return any(precision is Precision.INT8 for _, precision in self.artifacts)
+
+
+def convert(
+    model: str | os.PathLike[str] | nn.Module,
+    *,
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    targets: Sequence[str] = ("tflite", "coreml", "executorch"),
+    precisions: Sequence[str] = ("fp32",),
+    out: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    inputs: Sequence[InputSpec] = (),
+    kwargs: Mapping[str, object] | None = None,
+    states: Sequence[tuple[str, str]] = (),
+    gate: str | None = None,
+    num_classes: int | None = None,
+    labels: str | None = None,
+    stage_timeout_s: float = STAGE_TIMEOUT_S,
+    parallel: int | None = None,
+    listener: Listener | None = None,
+) -> Build:
+    """Convert a model to artifacts for phones.
+
+    Args:
+        model: Name in the zoo, `package.module:factory`, path of a `.pt2` file, or a module.
+        weights: Weight file, or one per member of an ensemble. A zoo model without weights is filled
+            deterministically and marked as untrained.
+        targets: Any of `tflite`, `coreml`, `executorch`.
+        precisions: Any of `fp32`, `fp16`, `int8`; fp16 exists for Core ML only.
+        out: Build folder; `build/<model>` by default. An existing build there is replaced.
+        calibration: For int8: folder of videos, of images per clip, or `.npy`; default the bundled clip.
+        inputs: Shapes of the inputs of a model that is not of the zoo.
+        kwargs: Keyword arguments of the factory.
+        states: `(input, output)` names of states that the model takes and returns as tensors.
+        gate: Squeeze-excite gate of imported MoViNet streams.
+        num_classes: Width of the logits of a zoo model, where it is not the published one.
+        labels: Name of the label set of the logits.
+        stage_timeout_s: Longest time of one stage in one worker.
+        parallel: Worker processes at a time; the number of cores by default, at most 4.
+        listener: Told of every stage.
+
+    Returns:
+        The build on disk.
+
+    Raises:
+        SourceError: The model cannot be found, imported or built.
+        WeightsError: The weights do not fit.
+        CaptureError: The module cannot become a graph with explicit state.
+        ConversionError: An artifact could not be written. Those that could are kept; the message says where.
+        UsageError: An unknown target or precision, or options that contradict each other.
+    """
+    tell: Listener = listener or (lambda event: None)
+    request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels)
+    with _stage(tell, "load"):
+        source = _load(model, weights, kwargs, gate, num_classes, labels)
+    with _stage(tell, "capture"):
+        program = _capture(source, inputs, states)
+    destination = Path(out) if out is not None else Path("build") / program.info.name
+    _refuse_foreign_folder(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.work-", dir=destination.parent) as work:
+        staging = Path(work) / "build"
+        outcomes = _run_jobs(request, program, staging, Path(work) / "jobs", tell)
+        return _finish(request, source, program, staging, destination, outcomes, tell)
+
+
+def _request(
+    targets: Sequence[str],
+    precisions: Sequence[str],
+    calibration: str | os.PathLike[str] | None,
+    stage_timeout_s: float,
+    parallel: int | None,
+    gate: str | None,
+    labels: str | None,
+) -> Request:
+    runtimes, wanted = _each(Runtime, "target", targets), _each(Precision, "precision", precisions)
+    artifacts = tuple((t, p) for t in runtimes for p in wanted if p is not Precision.FP16 or t is Runtime.COREML)
+    if not artifacts:
+        raise UsageError(
+            "fp16 exists for coreml only; the other runtimes choose half precision on the phone. Add fp32."
+        )
+    for target, precision in artifacts:
+        recipe_for(target, precision)
+        _require_packages(target)
+    clips = None if calibration is None else Path(calibration)
+    if clips is not None and Precision.INT8 not in wanted:
+        raise UsageError("--calibration is for int8; add --int8 or --precision int8.")
+    options = {"gate": gate, "labels": labels, "calibration": clips.name if clips else None}
+    workers = parallel or min(4, os.cpu_count() or 1)
+    return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
+
+
+def _require_packages(target: Runtime) -> None:
+    """Fail before any work is done; a worker would find out minutes later."""
+    packages, purpose = _PURPOSES[target]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, EXTRA_OF_PACKAGE[package], purpose)
+
+
+def _each(kind: type[_Closed], what: str, names: Sequence[str]) -> list[_Closed]:
+    chosen: list[_Closed] = []
+    for name in [names] if isinstance(names, str) else names:
+        try:
+            value = kind(name)
+        except ValueError as error:
+            known = ", ".join(member.value for member in kind)
+            raise UsageError(f"Unknown {what} {name!r}; known: {known}.") from error
+        if value not in chosen:
+            chosen.append(value)
+    if not chosen:
+        raise UsageError(f"No {what} was given.")
+    return chosen
+
+
+def _load(
+    model: str | os.PathLike[str] | nn.Module,
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    kwargs: Mapping[str, object] | None,
+    gate: str | None,
+    num_classes: int | None,
+    labels: str | None,
+) -> Source:
+    from mvtool.converters import source
+
+    arguments = dict(kwargs or {})
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    loaded = source.load(model, weights=weights, arguments=arguments or None, gate=gate)
+    return loaded if labels is None else replace(loaded, info=replace(loaded.info, labels=labels))
+
+
+def _capture(source: Source, inputs: Sequence[InputSpec], states: Sequence[tuple[str, str]]) -> StreamProgram:
+    from mvtool.converters.capture import capture
+
+    specs = tuple(inputs) or source.inputs
+    if not specs:
+        raise UsageError(
+            f"{source.origin} does not say the shapes of its inputs. Give one --input per input, "
+            "for example --input 1x3x172x172."
+        )
+    return capture(source.module, specs, source.info, state_pairs=states, output_names=source.output_names)
+
+
+def _refuse_foreign_folder(destination: Path) -> None:
+    """Never replace a folder that is not a build."""
+    if destination.exists() and not (destination / "manifest.json").exists() and any(_entries(destination)):
+        raise UsageError(f"{destination} exists and is not a build folder. Give another --out, or remove it.")
+
+
+def _entries(path: Path) -> Iterator[Path]:
+    return path.iterdir() if path.is_dir() else iter([path])
+
+
+def _run_jobs(
+    request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener
+) -> dict[str, Outcome]:
+    from mvtool.converters.program_io import save_program
+
+    folder = staging / PROGRAM_FOLDER
+    save_program(program, folder)
+    jobs, needs = _plan(request, program.info.name, staging, scratch / "shared")
+    return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell).run(jobs, needs)
+
+
+def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[dict[str, Job], dict[str, str]]:
+    """Jobs in starting order, and which job each waits for."""
+    program = str(staging / PROGRAM_FOLDER)
+    threads = max(1, (os.cpu_count() or 1) // request.parallel)
+    jobs: dict[str, Job] = {}
+    if request.int8:
+        clips = None if request.clips is None else str(request.clips.absolute())
+        jobs[CALIBRATE] = Job(kind="calibrate", program=program, calibration=str(shared), clips=clips, threads=threads)
+    # int8 waits for the calibration, so the longest fp32 job starts beside it.
+    order = sorted(request.artifacts, key=lambda a: (a[1] is Precision.INT8 and a[0] is Runtime.COREML, -_COST[a[0]]))
+    for target, precision in order:
+        jobs[f"{target.value}_{precision.value}"] = Job(
+            kind="emit",
+            program=program,
+            calibration=str(shared) if precision is Precision.INT8 else None,
+            target=target,
+            precision=precision,
+            output=str(staging / artifact_file_name(model, target, precision)),
+            simulation=_simulation(staging, target, precision),
+            threads=threads,
+        )
+    needs = {name: CALIBRATE for name, job in jobs.items() if job.precision is Precision.INT8}
+    return jobs, needs
+
+
+def _simulation(staging: Path, target: Runtime, precision: Precision) -> str | None:
+    """TFLite quantizes its own float artifact; the simulation of it reads that file."""
+    if precision is not Precision.INT8 or target is Runtime.TFLITE:
+        return None
+    return str(staging / REFERENCE_FOLDER / f"{target.value}_{precision.value}")
+
+
+def _finish(
+    request: Request,
+    source: Source,
+    program: StreamProgram,
+    staging: Path,
+    destination: Path,
+    outcomes: Mapping[str, Outcome],
+    tell: Listener,
+) -> Build:
+    from mvtool.converters.assembly import assemble
+
+    failures = {name: o for name, o in outcomes.items() if isinstance(o, JobFailure)}
+    results = {name: o for name, o in outcomes.items() if isinstance(o, JobResult) and o.ports is not None}
+    if not results:
+        raise _error_of(failures, None)
+    with _stage(tell, "golden"):
+        assemble(source, program, staging, results, request.options)
+    # What cannot be complete does not replace what may be.
+    place = (
+        destination
+        if not failures or not destination.exists()
+        else destination.with_name(f"{destination.name}.partial")
+    )
+    with atomic_path(place) as partial:
+        shutil.move(staging, partial)
+    if failures:
+        raise _error_of(failures, place)
+    return Build.load(place)
+
+
+def _error_of(failures: Mapping[str, JobFailure], place: Path | None) -> MvtoolError:
+    """One error for all failures; its class is theirs where they agree."""
+    lines = [f"{f.job.label.strip()}, stage {f.stage}: {f.message}" for f in failures.values()]
+    kept = "Nothing was written." if place is None else f"The artifacts that did succeed are in {place}."
+    text = "\n".join([f"{len(failures)} of the conversion's jobs failed.", *lines, kept])
+    kinds = {_ERROR_CLASSES.get(f.error or "", ConversionError) for f in failures.values()}
+    return kinds.pop()(text) if len(kinds) == 1 else ConversionError(text)
+
+
+@contextmanager
+def _stage(tell: Listener, name: str) -> Iterator[None]:
+    tell(StageEvent(None, None, name, "start"))
+    began = time.perf_counter()
+    try:
+        yield
+    except MvtoolError as error:
+        tell(StageEvent(None, None, name, "failed", time.perf_counter() - began, str(error)))
+        raise
+    tell(StageEvent(None, None, name, "done", time.perf_counter() - began))

@@ -1,0 +1,143 @@
+"""The process that does one job: `python -m mvtool.converters.worker FOLDER`.
+
+Standard output carries `WorkerLine`s and nothing else; what frameworks print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
+from mvtool.errors import ConversionError, MvtoolError
+
+if TYPE_CHECKING:
+    from mvtool.converters.jobs import JobResult as Result
+    from mvtool.program import StreamProgram
+
+
+class Stages:
+    """Tells the parent of stages, and keeps their times."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        """Write to `lines`."""
+        self._lines = lines
+        self.current = "start"
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; a failure leaves it as the current one."""
+        self.current = name
+        self._send(WorkerLine(stage=name, status="start"))
+        began = time.perf_counter()
+        noted = len(self.notes)
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 3)
+        message = "; ".join(self.notes[noted:]) or None
+        self._send(WorkerLine(stage=name, status="done", seconds=self.seconds[name], message=message))
+
+    def note(self, message: str) -> None:
+        """A remark for the user."""
+        self.notes.append(message)
+
+    def failed(self, error: BaseException) -> None:
+        """Send the error that ends the job."""
+        text = str(error) if isinstance(error, MvtoolError) else f"{type(error).__name__}: {error}"
+        kind = type(error).__name__ if isinstance(error, MvtoolError) else None
+        self._send(WorkerLine(stage=self.current, status="failed", message=text, error=kind))
+
+    def _send(self, line: WorkerLine) -> None:
+        self._lines.write(line.model_dump_json() + "\n")
+        self._lines.flush()
+
+
+def main(folder: str) -> int:
+    """Do the job in `folder`; 0 when `result.json` is there."""
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    stages = Stages(lines)
+    try:
+        job = Job.model_validate_json((Path(folder) / JOB_FILE).read_bytes())
+        result = run(job, stages)
+    except Exception as error:  # noqa: BLE001 - the parent turns whatever it is into one clear message
+        traceback.print_exc()
+        stages.failed(error)
+        return 1
+    (Path(folder) / RESULT_FILE).write_text(result.model_dump_json(by_alias=True))
+    return 0
+
+
+def run(job: Job, stages: Stages) -> Result:
+    """Do one job in this process."""
+    with stages.stage("load"):
+        import torch
+
+        from mvtool.converters.program_io import load_program
+
+        torch.set_num_threads(job.threads)
+        program = load_program(job.program)
+    if job.kind == "calibrate":
+        return _calibrate(job, program, stages)
+    return _emit(job, program, stages)
+
+
+def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> Result:
+    from mvtool.quantization.shared import save_shared
+    from mvtool.quantization.sources import load_calibration
+
+    with stages.stage("calibrate"):
+        clips = None if job.clips is None else Path(job.clips)
+        calibration = load_calibration(clips, program.info, program.inputs, stream=program.is_stream)
+        for note in calibration.notes:
+            stages.note(note)
+        save_shared(program, calibration, Path(_given(job.calibration)))
+    return JobResult(notes=tuple(stages.notes), seconds=stages.seconds)
+
+
+def _emit(job: Job, captured: StreamProgram, stages: Stages) -> Result:
+    from mvtool.converters.lowering import lower
+    from mvtool.converters.recipe import recipe_for
+    from mvtool.converters.targets import EMITTERS
+
+    if job.target is None or job.precision is None:
+        raise ConversionError("An emit job needs a target and a precision.")
+    with stages.stage("lower"):
+        program = lower(captured, recipe_for(job.target, job.precision))
+    emitted = EMITTERS[job.target](job, program, stages)
+    rewrites = tuple(
+        RewriteLine(
+            name=r.name,
+            changed=r.changed,
+            max_difference=r.max_difference,
+            details=r.details,
+            left_alone=r.left_alone,
+        )
+        for r in program.rewrites
+    )
+    return JobResult(
+        ports=emitted.ports,
+        delegation=emitted.delegation,
+        rewrites=rewrites,
+        notes=tuple(stages.notes),
+        seconds=stages.seconds,
+    )
+
+
+def _given(value: str | None) -> str:
+    if value is None:
+        raise ConversionError("The job lacks a path that its kind needs.")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

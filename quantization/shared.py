@@ -1,0 +1,47 @@
+"""Clips and port ranges that all int8 targets of a build share.
+
+Ranges are measured once, on the captured program, in the trained model's own units. A target whose port
+holds a multiple of the logical value scales the range by that multiplier, so every artifact of a build
+quantizes a state with the same real step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from mvtool.errors import ConversionError
+from mvtool.program import StreamProgram
+from mvtool.quantization.calibration import CalibrationSet, Range, port_ranges
+
+CLIPS_FILE = "clips.npz"
+RANGES_FILE = "ranges.json"
+_RANGES = TypeAdapter(dict[str, tuple[float, float]])
+
+
+def save_shared(program: StreamProgram, calibration: CalibrationSet, folder: Path) -> None:
+    """Measure the ports of the captured `program` and write clips and ranges into `folder`.
+
+    Raises:
+        ConversionError: A tensor is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    calibration.save(folder / CLIPS_FILE)
+    ranges = {name: tuple(found) for name, found in port_ranges(program, calibration).items()}
+    (folder / RANGES_FILE).write_bytes(_RANGES.dump_json(ranges))  # type: ignore[arg-type]
+
+
+def load_shared(program: StreamProgram, folder: Path) -> tuple[CalibrationSet, dict[str, Range]]:
+    """Read what `save_shared` wrote, with the ranges in the units of the ports of the lowered `program`.
+
+    Raises:
+        ConversionError: The files are missing or malformed.
+    """
+    try:
+        stored = _RANGES.validate_json((folder / RANGES_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConversionError(f"The calibration in {folder} cannot be read: {error}. Convert again.") from error
+    factors = {port.name: port.multiplier for port in (*program.input_ports, *program.output_ports)}
+    ranges = {name: Range(low * factors[name], high * factors[name]) for name, (low, high) in stored.items()}
+    return CalibrationSet.load(folder / CLIPS_FILE), ranges
