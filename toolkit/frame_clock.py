@@ -14,6 +14,8 @@ MAX_STEP_BACK_S = 1.0
 """A time stamp this far behind starts a new count; a smaller step back is a fault of the muxer."""
 NOMINAL_RATE = 25.0
 """Frames per second assumed where neither the file nor the model names a rate."""
+ROUNDING_S = 1e-6
+"""Two times this close are one: rounded stamps must not add a step at the very end."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,6 @@ def sample(decoded: Iterator[Frame], frame_rate: float | None) -> Iterator[Frame
             interval_s = between_s or interval_s
         held = frame
     # The last frame stays on the screen as long as the one before it did.
-    while held is not None and step / frame_rate < held.time_s + interval_s / 2:
+    while held is not None and step / frame_rate < held.time_s + interval_s - ROUNDING_S:
         yield held
         step += 1

@@ -9,6 +9,7 @@ and a variable frame rate is followed.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from mvtool.errors import VideoError
 from mvtool.extras import require
-from mvtool.frame_clock import NOMINAL_RATE, Frame, FrameClock, sample
+from mvtool.frame_clock import NOMINAL_RATE, ROUNDING_S, Frame, FrameClock, sample
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -90,7 +91,7 @@ def expected_steps(source: Source, *, frame_rate: float | None = None) -> int | 
         duration = _duration_s(container, stream)
         if frame_rate is None:
             return stream.frames or None
-        return None if duration is None else max(1, round(duration * frame_rate))
+        return None if duration is None else max(1, math.ceil((duration - ROUNDING_S) * frame_rate))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -195,14 +196,23 @@ def _check_whole(
     if not decoded:
         reason = f"{damaged} packets cannot be decoded" if damaged else "its video track is empty"
         raise VideoError(f"{place} gives no frame: {reason}. Expected at least one frame; record or copy it again.")
-    duration = _duration_s(container, stream)
-    rate = float(stream.average_rate or NOMINAL_RATE)
-    announced = stream.frames or (round(duration * rate) if duration and not container.streams.audio else 0)
-    if decoded < MIN_DECODED_SHARE * announced and announced - decoded > 1:
+    missing = _missing(container, stream, decoded, last_s)
+    if missing:
         raise VideoError(
-            f"{place} is broken off: it announces {announced} frames, and only {decoded} ({last_s:.2f} s) can be "
+            f"{place} is broken off: it announces {missing}, and only {decoded} frames ({last_s:.2f} s) can be "
             f"decoded; {damaged} packets were damaged. Copy the file again, or cut it to its whole part."
         )
+
+
+def _missing(container: InputContainer, stream: VideoStream, decoded: int, last_s: float) -> str:
+    """What the header announces beyond what was decoded; empty if nothing to speak of."""
+    if stream.frames:
+        missing = stream.frames - decoded > 1 and decoded < MIN_DECODED_SHARE * stream.frames
+        return f"{stream.frames} frames" if missing else ""
+    # Without a count there is the duration, which is that of the sound where there is any.
+    duration = None if container.streams.audio else _duration_s(container, stream)
+    frame_s = 1.0 / float(stream.average_rate or NOMINAL_RATE)
+    return f"{duration:.2f} s" if duration and last_s + 2 * frame_s < MIN_DECODED_SHARE * duration else ""
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
