@@ -23,9 +23,7 @@ class OwnNaming:
 
     def target(self, key: str, module: nn.Module) -> str | None:
         """The key itself."""
-        if key.endswith("num_batches_tracked"):
-            return IGNORED
-        return key if key in module.state_dict() else None
+        return IGNORED if key.endswith("num_batches_tracked") else key
 
     def layout(self, key: str, tensor: Tensor) -> Tensor:
         """Unchanged."""

@@ -53,7 +53,7 @@ def read_checkpoint(prefix: Path) -> dict[str, Tensor]:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         keys = sorted(key for key in reader.get_variable_to_shape_map() if _is_weight(key))
         return {key.removesuffix(SUFFIX): _tensor(reader.get_tensor(key)) for key in keys}
-    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+    except (tensorflow.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise WeightsError(
             f"The TensorFlow checkpoint {prefix} cannot be read: {str(error).partition(chr(10))[0]}. "
             "Copy its .index and all .data files again."
