@@ -22,7 +22,7 @@ from mvtool.converters.inputs import InputSpec
 from mvtool.converters.lift import find_ends
 from mvtool.converters.naming import identifier
 from mvtool.converters.proof import prove
-from mvtool.converters.rollout import Feedback, Leaf, roll, warm_up
+from mvtool.converters.rollout import Feedback, Leaf, check_repeatable, roll, warm_up
 from mvtool.converters.snapshot import Snapshot
 from mvtool.converters.wiring import Wiring, wire
 from mvtool.errors import CaptureError
@@ -72,10 +72,11 @@ def capture(
         first, settled = warm_up(module, plan, starts)
         pairs = _resolve(plan, state_pairs, first.outputs, starts)
         warm = Snapshot(module)
-        rollout = roll(module, plan, pairs, first, settled)
+        rollout = roll(module, plan, pairs, settled)
         warm.restore()
         capture_checks.check_aliases(module, rollout.changed)
         exported = export_functional(module, plan, first.inputs)
+        check_repeatable(module, first, rollout.steps[0], settled)
         ends = find_ends(exported)
         reached = [*(loop.source for loop in ends.buffers), *ends.written, *ends.unchanged]
         capture_checks.check_reached(module, rollout.changed, reached)

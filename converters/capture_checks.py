@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,24 +81,35 @@ def check_graph(exported: ExportedProgram) -> None:
     """The graph as torch.export wrote it, before functionalization, which hides some of this.
 
     Raises:
-        CaptureError: A batch norm or dropout in training mode, a random operator, a value read from a
-            tensor into Python, a shape that depends on values, or a control-flow operator.
+        CaptureError: A batch norm or dropout in training mode, a random operator, a write into an
+            argument, a value read from a tensor into Python, a shape that depends on values, or a
+            control-flow operator.
     """
+    arguments = {str(name) for name in exported.graph_signature.user_inputs}
     for node in exported.graph.nodes:
-        if node.op == "call_function":
-            _check_training(node)
-            _check_random(node)
-            _check_static(node)
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise CaptureError(_region(node))
+        if isinstance(node.target, torch._ops.OpOverload):
+            values = _arguments(node, node.target)
+            _check_training(node, values)
+            _check_random(node, node.target, values)
+            _check_writes(node, node.target, values, arguments)
+        _check_static(node)
 
 
-def _check_training(node: Node) -> None:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return
-    values = {argument.name: argument.default_value for argument in schema.arguments}
-    values.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+def _arguments(node: Node, operator: torch._ops.OpOverload) -> dict[str, object]:
+    """Arguments of a call by name, defaults included."""
+    schema = operator._schema.arguments
+    values = {argument.name: argument.default_value for argument in schema}
+    values.update(zip((argument.name for argument in schema), node.args, strict=False))
     values.update(node.kwargs)
-    name = schema.name.removeprefix("aten::")
+    return values
+
+
+def _check_training(node: Node, values: Mapping[str, object]) -> None:
+    name = str(node.target)
     if "batch_norm" in name and (values.get("training") is True or "_no_stats" in name):
         raise CaptureError(
             f"A batch norm is still in training mode {places.of_node(node)}: it normalises with the statistics of the frame "
@@ -112,23 +123,47 @@ def _check_training(node: Node) -> None:
         )
 
 
-def _check_random(node: Node) -> None:
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and "dropout" not in str(node.target):
-        raise CaptureError(
-            f"The random operator {node.target} is part of the model {places.of_node(node)}; two runs would differ. "
-            "Make it depend on self.training."
+def _check_random(node: Node, operator: torch._ops.OpOverload, values: Mapping[str, object]) -> None:
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return
+    # Layers with an optional dropout carry the tag too: dropout, attention, GRU, LSTM, rrelu.
+    switches = [values[name] for name in ("train", "training", "dropout_p") if name in values]
+    if switches and not any(switches):
+        return
+    raise CaptureError(
+        f"The model is random: it calls {operator} {places.of_node(node)}, so two runs would differ. Draw random numbers in "
+        "training mode only (if self.training)."
+    )
+
+
+def _check_writes(
+    node: Node, operator: torch._ops.OpOverload, values: Mapping[str, object], arguments: set[str]
+) -> None:
+    for argument in operator._schema.arguments:
+        target = values.get(argument.name)
+        if argument.is_write and isinstance(target, Node) and target.op == "placeholder" and target.name in arguments:
+            raise CaptureError(
+                f"The forward pass writes its argument {target.name!r} in place {places.of_node(node)}; the caller of an "
+                "artifact would never see it. Compute a new tensor instead, and return it if it is state."
+            )
+
+
+def _region(node: Node) -> str:
+    name = getattr(node.target, "__name__", str(node.target))
+    if "autocast" in name:
+        return (
+            f"The model switches to autocast inside forward {places.of_node(node)}; the arithmetic of an artifact is chosen "
+            "when it is converted. Remove the autocast block."
         )
+    return (
+        f"The operator {name} is data-dependent control flow or a nested graph {places.of_node(node)}; an artifact takes one "
+        "path for every frame. Compute both sides and choose with torch.where."
+    )
 
 
 def _check_static(node: Node) -> None:
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        raise CaptureError(
-            f"The operator {node.target} is data-dependent control flow or a nested region {places.of_node(node)}; a graph has "
-            "one path for every frame. Compute both sides and choose with torch.where."
-        )
     value = node.meta.get("val")
-    values = value if isinstance(value, list | tuple) else [value]
-    for entry in values:
+    for entry in value if isinstance(value, list | tuple) else [value]:
         dynamic = isinstance(entry, torch.SymInt | torch.SymFloat | torch.SymBool)
         if dynamic or (isinstance(entry, Tensor) and any(isinstance(size, torch.SymInt) for size in entry.shape)):
             raise CaptureError(

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.nn.modules.module import register_module_buffer_registration_hook
+from torch.utils import _pytree as pytree
 
 from mvtool.converters import capture_checks, places
 from mvtool.converters.calling import CallPlan
@@ -39,16 +43,87 @@ def export_functional(module: nn.Module, plan: CallPlan, tensors: Sequence[Tenso
         CaptureError: torch.export refuses the module, or the graph holds what no artifact may hold.
     """
     arguments, keywords = plan.arguments([tensor.clone() for tensor in tensors])
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _assignments_as_copies(module):
         try:
             exported = torch.export.export(module, arguments, keywords, strict=False)
         except Exception as error:
             raise _explain(error, module) from error
         capture_checks.check_graph(exported)
+        _merge_names(exported, module)
         try:
             return exported.run_decompositions({})
         except Exception as error:
             raise _explain(error, module) from error
+
+
+@contextmanager
+def _assignments_as_copies(module: nn.Module) -> Iterator[None]:
+    """Let `self.buffer = value` in forward count as `self.buffer.copy_(value)`.
+
+    torch.export 2.13 does that for the outermost module only, and there it fails ("missing nn_module_stack
+    metadata") or exchanges values wrongly where an input or another buffer is assigned, as in
+    `self.previous = frame` or `self.a, self.b = self.b, self.a`.
+    """
+    members = {id(child) for child in module.modules()}
+    entered: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+
+    def enter(_module: nn.Module, _arguments: object) -> None:
+        # Taken here, not before: while it traces, torch.export has put stand-ins in place of the buffers.
+        entered[:] = [
+            (child._buffers, name, value)
+            for child in module.modules()
+            for name, value in child._buffers.items()
+            if value is not None
+        ]
+
+    def leave(_module: nn.Module, _arguments: object, result: object) -> object:
+        assigned = [(old, slot[name]) for slot, name, old in entered if slot.get(name) is not old]
+        storages = {old.untyped_storage()._cdata for old, _ in assigned}
+        # An old value that the model returns must not become the new one.
+        kept = pytree.tree_map_only(
+            Tensor, lambda t: t.clone() if t.untyped_storage()._cdata in storages else t, result
+        )
+        for old, value in assigned:
+            if value is not None:
+                old.copy_(value)
+        for slot, name, old in entered:
+            slot[name] = old
+        return kept
+
+    def separate(child: nn.Module, _name: str, value: Tensor | None) -> Tensor | None:
+        # What is assigned must not change when the buffer that it came from is written.
+        return value.clone() if value is not None and id(child) in members else None
+
+    handles = [
+        register_module_buffer_registration_hook(separate),
+        module.register_forward_pre_hook(enter),
+        module.register_forward_hook(leave),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _merge_names(exported: ExportedProgram, module: nn.Module) -> None:
+    """Leave one graph input for a buffer whose submodule is registered under two names.
+
+    run_decompositions of torch 2.13 breaks on such a buffer when it is written.
+    """
+    first: dict[int, Node] = {}
+    specs = exported.graph_signature.input_specs
+    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    for spec, node in zip(list(specs), placeholders, strict=True):
+        if spec.kind is not InputKind.BUFFER or spec.target is None:
+            continue
+        kept = first.setdefault(id(module.get_buffer(spec.target)), node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            exported.graph.erase_node(node)
+            specs.remove(spec)
+            exported.state_dict.pop(spec.target, None)
+            exported.constants.pop(spec.target, None)
 
 
 def _explain(error: Exception, module: nn.Module) -> CaptureError:

@@ -68,6 +68,7 @@ def find_ends(exported: ExportedProgram) -> Ends:
     from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
     graph = exported.graph
+    _remove_copies(graph)
     graph.eliminate_dead_code()
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = _results(graph)
@@ -106,6 +107,17 @@ def find_ends(exported: ExportedProgram) -> Ends:
         else:
             written[str(entry.target)] = after
     return Ends(tuple(weights), tuple(inputs), tuple(loops), written, tuple(unchanged), tuple(outputs))
+
+
+def _remove_copies(graph: Graph) -> None:
+    """In a functional graph a copy computes nothing, unless a view behind it needs its strides."""
+    import torch
+
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default):
+        source: Any = node.args[0]
+        if source.meta["val"].stride() == node.meta["val"].stride():
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def _read(placeholder: Node) -> bool:

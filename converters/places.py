@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -50,18 +51,29 @@ def of_node(node: Node) -> str:
 
 
 def of_attribute(module: nn.Module, path: str) -> str:
-    """File and line where the class that owns the attribute `path` writes it; empty if not found."""
+    """File and line where some class of the model writes the attribute `path`; empty if not found."""
     owner, attribute = _owner(module, path)
+    candidates = [("self", type(owner)), *((r"[\w\]\)]", type(child)) for child in module.modules())]
+    for holder, kind in dict.fromkeys(candidates):
+        place = _write_in(kind, holder, attribute)
+        if place:
+            return f" ({place})"
+    return ""
+
+
+def _write_in(kind: type, holder: str, attribute: str) -> str:
+    if not _is_user(getattr(sys.modules.get(kind.__module__), "__file__", None) or _TORCH):
+        return ""
     try:
-        lines, start = inspect.getsourcelines(type(owner))
-        file = inspect.getsourcefile(type(owner))
+        lines, start = inspect.getsourcelines(kind)
+        file = inspect.getsourcefile(kind)
     except (OSError, TypeError):
         return ""
-    write = re.compile(
-        rf"self\.{re.escape(attribute)}\b(\s*\[.*\])?(\.\w+)*?(\s*[-+*/]?=(?!=)|\.\w+_\(|\.(append|extend|pop|update)\()"
-    )
-    hits = [start + i for i, line in enumerate(lines) if write.search(line) and not _in_init(lines, i)]
-    return f" ({file}:{hits[0]})" if hits else ""
+    chain = r"(\.\w+(\(\))?|\[[^\]]*\])*"
+    write = r"(\s*(,[^=]*)?[-+*/|&@]?=(?!=)|\.\w+_\(|\.(append|extend|insert|pop|update|clear)\()"
+    pattern = re.compile(rf"{holder}\.{re.escape(attribute)}\b{chain}?{write}")
+    hits = [start + i for i, line in enumerate(lines) if pattern.search(line) and not _in_init(lines, i)]
+    return f"{file}:{hits[0]}" if hits else ""
 
 
 def _in_init(lines: list[str], index: int) -> bool:
@@ -84,7 +96,7 @@ def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 
 def _submodule(owner: str) -> str:
-    return f"in submodule {owner!r}" if owner else "in the model itself"
+    return f"in submodule {owner!r}" if owner else "at the top level"
 
 
 def _is_user(file: str) -> bool:

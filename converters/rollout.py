@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,6 @@ def roll(
     module: nn.Module,
     plan: CallPlan,
     feedback: Sequence[Feedback],
-    first: Step,
     settled: tuple[Change, ...],
 ) -> Rollout:
     """Step `module` from its present buffers and watch what it writes.
@@ -117,12 +117,11 @@ def roll(
         module: In eval mode, warmed up.
         plan: How to call it.
         feedback: States passed explicitly.
-        first: The step of `warm_up`, from the same buffers on the same inputs.
         settled: What the warm-up changed beside buffers.
 
     Raises:
-        CaptureError: A step fails, something other than a buffer keeps changing, a buffer changes its
-            shape, or the first step cannot be repeated.
+        CaptureError: A step fails, something other than a buffer keeps changing, or a buffer changes its
+            shape.
     """
     generator = torch.Generator().manual_seed(SEED)
     initial = _buffers(module)
@@ -135,7 +134,6 @@ def roll(
         changes = before.changes()
         _judge(module, changes)
         changed |= {change.path for change in changes}
-    _compare_first(first, steps[0], settled)
     return Rollout(tuple(steps), initial, tuple(name for name in initial if name in changed), settled)
 
 
@@ -169,15 +167,27 @@ def _judge(module: nn.Module, changes: Sequence[Change]) -> None:
                 "shape and type for ever. Register it with its final shape and initial value, and write it with copy_."
             )
         if change.kind in (Kind.TENSOR, Kind.VALUE):
+            how = "with the same shape" if change.before == change.after else f"from {change.before} to {change.after}"
+            name = re.split(r"[.\[]", re.sub(r"\[[^.]*$", "", change.path))[-1]
             raise CaptureError(
-                f"The forward pass changes the {change.kind.value} {place} from {change.before} to {change.after} at every "
-                "step; the graph cannot see it and would freeze it. Keep it in a buffer: "
-                f"register_buffer({change.path.rpartition('.')[2]!r}, torch.zeros(...)), also for counters and flags."
+                f"The forward pass changes the {change.kind.value} {place} at every step ({how}); the graph cannot see it and "
+                f"would freeze it. Keep it in a buffer, counters and flags too: self.register_buffer({name!r}, "
+                "torch.zeros(...))."
             )
 
 
-def _compare_first(first: Step, again: Step, settled: tuple[Change, ...]) -> None:
-    """Two runs from the same buffers on the same inputs must agree."""
+def check_repeatable(module: nn.Module, first: Step, again: Step, settled: tuple[Change, ...]) -> None:
+    """Two runs from the same buffers on the same inputs must agree.
+
+    Args:
+        module: For the names of its hooks.
+        first: The step of `warm_up`.
+        again: The first step of `roll`.
+        settled: What the warm-up changed beside buffers.
+
+    Raises:
+        CaptureError: They do not.
+    """
     pairs = [(a.name, a.value, b.value) for a, b in zip(first.outputs, again.outputs, strict=True)]
     pairs += [(name, value, again.buffers[name]) for name, value in first.buffers.items()]
     for name, value, repeated in pairs:
@@ -187,11 +197,17 @@ def _compare_first(first: Step, again: Step, settled: tuple[Change, ...]) -> Non
                 "a first step that differs from later ones must be expressed with a buffer."
                 if settled
                 else "Something random, or state outside of the model's attributes (a global, a closure), is involved."
+                + _hooks(module)
             )
             raise CaptureError(
                 f"Two runs of the model from the same buffers on the same inputs differ in {name!r} by "
                 f"{difference(repeated, value):.3g} of its largest value. {cause}"
             )
+
+
+def _hooks(module: nn.Module) -> str:
+    hooked = [name or "the model" for name, child in module.named_modules() if child._forward_hooks]
+    return f" Forward hooks are registered on {', '.join(hooked)}." if hooked else ""
 
 
 def difference(got: Tensor, reference: Tensor) -> float:

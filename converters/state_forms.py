@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,9 @@ _aten = torch.ops.aten
 _END = 2**63 - 1
 
 
-def describe_state(source: str, before: Node, after: Node, declared: StateInfo | None) -> StateInfo:
+def describe_state(
+    source: str, before: Node, after: Node, declared: StateInfo | None, frames_per_step: int
+) -> StateInfo:
     """Describe a state by its declaration, or else by the way the graph updates it.
 
     Args:
@@ -26,19 +29,30 @@ def describe_state(source: str, before: Node, after: Node, declared: StateInfo |
         before: Placeholder of the state.
         after: Node of the next state.
         declared: What the module itself says.
+        frames_per_step: Video frames that one call consumes.
     """
     if declared is not None:
         return declared
-    length = _fifo_length(before, after)
-    if length is not None:
-        return StateInfo(f"the last {length} entries along one axis, oldest first", StateForm.FIFO, None)
+    fifo = _fifo(before, after)
+    if fifo is not None:
+        frames = fifo.size * frames_per_step // fifo.added if fifo.size * frames_per_step % fifo.added == 0 else None
+        return StateInfo(f"the last {fifo.size} entries of axis {fifo.axis}, oldest first", StateForm.FIFO, frames)
     if _is_counter(before, after):
         return StateInfo("a counter of steps", StateForm.COUNTER, None)
     return StateInfo(f"the value of {source} after the step before", StateForm.OPAQUE, None)
 
 
-def _fifo_length(before: Node, after: Node) -> int | None:
-    """Number of entries if the next state is the end of `cat([state, new])` along one axis, else None."""
+@dataclass(frozen=True)
+class _Fifo:
+    """A queue along `axis` with `size` entries, of which a step replaces `added`."""
+
+    axis: int
+    size: int
+    added: int
+
+
+def _fifo(before: Node, after: Node) -> _Fifo | None:
+    """The queue, if the next state is the end of `cat([state, new])`, or `cat([end of state, new])`."""
     joined, cut = _unslice(after)
     if joined.target is not _aten.cat.default:
         return None
@@ -53,7 +67,7 @@ def _fifo_length(before: Node, after: Node) -> int | None:
         return None
     if dropped is not None and dropped != (axis, size - parts[0].meta["val"].shape[axis], size):  # type: ignore[union-attr]
         return None
-    return int(size)
+    return _Fifo(axis, size, whole - size if dropped is None else size - parts[0].meta["val"].shape[axis])  # type: ignore[union-attr]
 
 
 def _unslice(node: Node) -> tuple[Node, tuple[int, int, int] | None]:

@@ -120,7 +120,7 @@ def wire(exported: ExportedProgram, wiring: Wiring, info: ModelInfo) -> Wired:
             exported=program,
             info=info,
             inputs=tuple(_input_port(wiring.plan, name, p, index) for index, (p, name) in enumerate(inputs)),
-            states=tuple(_state_spec(wiring, s, len(inputs) + i, len(outputs) + i) for i, s in enumerate(states)),
+            states=tuple(_state_spec(wiring, info, s, len(inputs) + i, len(outputs) + i) for i, s in enumerate(states)),
             outputs=tuple(_output_port(name, node, index) for index, (name, node, _) in enumerate(outputs)),
         ),
         inputs=tuple(Source(input=position) for position, _ in inputs),
@@ -237,9 +237,9 @@ def _output_port(name: str, node: Node, position: int) -> OutputPort:
     return OutputPort(**_tensor_fields(name, position, node.meta["val"]), meaning=LOGITS if name == LOGITS else "")
 
 
-def _state_spec(wiring: Wiring, state: _State, position: int, next_position: int) -> StateSpec:
+def _state_spec(wiring: Wiring, info: ModelInfo, state: _State, position: int, next_position: int) -> StateSpec:
     declared = wiring.declared.get(state.loop.source)
-    known = describe_state(state.loop.source, state.loop.before, state.loop.after, declared)
+    known = describe_state(state.loop.source, state.loop.before, state.loop.after, declared, info.frames_per_step)
     fields = _tensor_fields(state.name, position, state.initial)
     return StateSpec(
         logical=LogicalState(
@@ -267,12 +267,12 @@ def _remarks(wiring: Wiring, places: Sequence[Node], fed: set[int], states: Sequ
     remarks += [
         f"the buffer {name} is written back unchanged: it is a constant of the graph" for name in wiring.ends.unchanged
     ]
-    for state in states:
-        if not state.initial.dtype.is_floating_point:
-            remarks.append(
-                f"the state {state.loop.source} is {str(state.initial.dtype).removeprefix('torch.')}: mobile delegates do "
-                "not take integer counters and split the graph there; a float32 buffer counts exactly to 16.7 million"
-            )
+    remarks += [
+        f"the state {state.loop.source} is {str(state.initial.dtype).removeprefix('torch.')}: mobile delegates take "
+        "floating-point state only and split the graph here; a float32 buffer counts exactly to 16.7 million"
+        for state in states
+        if not state.initial.dtype.is_floating_point
+    ]
     remarks += [
         f"{change.path} is built by the first call ({change.before} to {change.after}) and frozen since"
         for change in wiring.rollout.settled
