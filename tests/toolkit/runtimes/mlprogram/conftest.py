@@ -36,7 +36,7 @@ def save_program(coremltools: Any, tmp_path: Path) -> Callable[..., Path]:
 def write_program(
     ct: Any, folder: Path, inputs: dict[str, Any], build: Callable[..., Any], target: str = "iOS18"
 ) -> Path:
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - the name its documentation uses
+    from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, types
 
     of_numpy = {"float32": types.fp32, "float16": types.fp16, "int32": types.int32}

@@ -11,7 +11,7 @@ import numpy as np
 A = np.array([[-2.5, -0.5, 0.0], [0.5, 1.5, 7.0]], np.float32)
 B = np.array([[2.0, -0.5, 3.0], [-0.25, 1.5, 2.0]], np.float32)
 ROW = np.array([1.0, 2.0, -4.0], np.float32)
-I = np.array([-7, -1, 0, 5, 7], np.int32)  # noqa: E741
+I = np.array([-7, -1, 0, 5, 7], np.int32)
 J = np.array([2, -3, 4, -2, 7], np.int32)
 
 

@@ -71,7 +71,7 @@ def by_channel(function: Any) -> Any:
 
 
 G24, B24 = normal(2, 4), normal(2, 4)
-H, I = 2, 3  # noqa: E741
+H, I = 2, 3
 SEQ, H0, C0 = normal(4, 1, I), normal(1, H), normal(1, H)
 W_IH3, W_HH3, BIAS3 = normal(3 * H, I), normal(3 * H, H), normal(3 * H)
 W_IH4, W_HH4, BIAS4 = normal(4 * H, I), normal(4 * H, H), normal(4 * H)
