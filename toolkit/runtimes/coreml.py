@@ -18,8 +18,9 @@ from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest, TensorPort
 from mvtool.runtimes.base import Executable, FilePort, FilePorts, PortSession
 from mvtool.runtimes.mlprogram.dtypes import numpy_dtype
-from mvtool.runtimes.mlprogram.loader import load_program
+from mvtool.runtimes.mlprogram.loader import load_program as parse_package
 from mvtool.runtimes.mlprogram.program import Feature, ImageFeature, MLProgram
+from mvtool.runtimes.protobuf import generated_classes_alone
 
 METADATA_KEY = "mvtool.ports"
 
@@ -130,7 +131,7 @@ def open_coreml(path: Path, threads: int = 1) -> PortSession:
         MissingExtraError: coremltools is not installed.
     """
     del threads
-    program = load_program(path)
+    program = _parsed(path)
     manifest = _manifest(program, path)
     executable: Executable
     if sys.platform == "darwin":
@@ -140,6 +141,11 @@ def open_coreml(path: Path, threads: int = 1) -> PortSession:
     return PortSession(manifest, executable)
 
 
+def _parsed(path: Path) -> MLProgram:
+    with generated_classes_alone():
+        return parse_package(path)
+
+
 def check_complete(path: Path) -> None:
     """Check that the specification parses and that every weight lies inside the weight file.
 
@@ -147,7 +153,7 @@ def check_complete(path: Path) -> None:
         ManifestError: Files are missing or damaged.
         RuntimeLoadError: The model is not an ML program.
     """
-    load_program(path)
+    _parsed(path)
 
 
 def read_manifest(path: Path) -> PortManifest:
@@ -157,7 +163,7 @@ def read_manifest(path: Path) -> PortManifest:
         ManifestError: There is none, or it is not valid.
         RuntimeLoadError: The model is not an ML program.
     """
-    return _manifest(load_program(path), path)
+    return _manifest(_parsed(path), path)
 
 
 def _manifest(program: MLProgram, path: Path) -> PortManifest:
@@ -175,7 +181,7 @@ def file_ports(path: Path) -> FilePorts:
     Raises:
         RuntimeLoadError: The model is not an ML program.
     """
-    program = load_program(path)
+    program = _parsed(path)
     return FilePorts(
         inputs=tuple(_file_port(feature) for feature in program.inputs),
         outputs=tuple(_file_port(feature) for feature in program.outputs),

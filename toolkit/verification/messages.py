@@ -91,11 +91,13 @@ class Finished:
         snr: Of the free-running artifact against the reference.
         reason: Why remaining checks were not run; empty if all were.
         failed: The first of them failed for that reason.
+        seconds: Processor time that the worker used.
     """
 
     snr: tuple[SignalToNoise, ...] = ()
     reason: str = ""
     failed: bool = False
+    seconds: float = 0.0
 
 
 Command = Step | Finish

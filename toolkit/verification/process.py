@@ -26,6 +26,7 @@ class Worker:
         results: Checks decided so far.
         engine: What executes the artifact, once it is loaded.
         snr: From the finished worker.
+        seconds: Processor time that it used.
         reason: Why it ended early; empty if it did not.
         blame: The check that was under way failed for `reason`.
         finished: It takes no more commands.
@@ -37,6 +38,7 @@ class Worker:
         self.results: list[CheckResult] = []
         self.engine: str | None = None
         self.snr: tuple[SignalToNoise, ...] = ()
+        self.seconds = 0.0
         self.reason = ""
         self.blame = False
         self.finished = False
@@ -113,8 +115,8 @@ class Worker:
                 self.engine = engine
             case Stepped(number):
                 self.acknowledged = number
-            case Finished(snr, reason, failed):
-                self.snr = snr
+            case Finished(snr, reason, failed, seconds):
+                self.snr, self.seconds = snr, seconds
                 self._end(reason, blame=failed)
 
     def _end(self, reason: str, blame: bool) -> None:

@@ -142,12 +142,13 @@ class _LowestSnr:
         if self._lowest is None:
             return failed(Check.SIMULATION_ANCHOR, "the simulation was never compared with the fp32 stream")
         snr, name, number = self._lowest
+        noise, limit = (10.0 ** (-decibels / 20.0) for decibels in (snr, bounds.ANCHOR_SNR_DB))
         text = (
             f"without activation rounding the simulation follows the fp32 stream over {frames} frames with at least "
             f"{snr:.1f} dB ({name!r}, frame {number}), limit {bounds.ANCHOR_SNR_DB:g} dB"
         )
-        verdict = passed if snr >= bounds.ANCHOR_SNR_DB else failed
-        return verdict(Check.SIMULATION_ANCHOR, text, worst=snr, limit=bounds.ANCHOR_SNR_DB, tensor=name, frame=number)
+        verdict = passed if noise <= limit else failed
+        return verdict(Check.SIMULATION_ANCHOR, text, worst=noise, limit=limit, tensor=name, frame=number)
 
 
 def logical_states(manifest: PortManifest, stored: Mapping[str, AnyArray]) -> dict[str, AnyArray]:

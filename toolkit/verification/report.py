@@ -191,7 +191,7 @@ class ArtifactReport(Document):
         frames: Steps that were replayed.
         checks: Results, in the order of `Check`.
         snr: Of the free-running artifact against the fp32 PyTorch stream.
-        seconds: Processor-independent wall time in the artifact's own process.
+        seconds: Processor time of the artifact's own process.
     """
 
     file: str

@@ -56,8 +56,11 @@ def find_simulation(runtime: Runtime, artifact: Path, program: Path | None) -> S
 
 def _saved(folder: Path) -> Simulation:
     from mvtool.converters.program_io import load_program
+    from mvtool.quantization.pt2e import register_operators
     from mvtool.runtimes.pytorch import open_program
 
+    # torch can only load a graph whose operators it knows.
+    register_operators()
     program = load_program(folder)
     return Simulation(lambda: open_program(program), lambda: open_program(program, edit=remove_activation_rounding))
 

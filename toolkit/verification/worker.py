@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 from typing import BinaryIO, cast
 
 from mvtool.verification.examine import Examination
@@ -34,7 +35,7 @@ class _Worker:
         for result in examination.prepare():
             self.send(Found(result))
         if examination.replay is None:
-            self.send(Finished(reason="the artifact cannot be stepped"))
+            self.send(Finished(reason="the artifact cannot be stepped", seconds=time.process_time()))
             return
         self.send(Ready(examination.replay.session.engine))
         self._follow(examination)
@@ -48,7 +49,7 @@ class _Worker:
         assert examination.replay is not None
         for result in examination.finish():
             self.send(Found(result))
-        self.send(Finished(snr=tuple(examination.replay.snr)))
+        self.send(Finished(snr=tuple(examination.replay.snr), seconds=time.process_time()))
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def main() -> None:
     except EOFError:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the parent reports it as a failed check
-        worker.send(Finished(reason=f"{type(error).__name__}: {error}", failed=True))
+        worker.send(Finished(reason=f"{type(error).__name__}: {error}", failed=True, seconds=time.process_time()))
 
 
 if __name__ == "__main__":

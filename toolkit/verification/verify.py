@@ -233,6 +233,7 @@ def _report(build: Build, entry: ArtifactEntry, worker: Worker, steps: int) -> A
         sha256=sha256_of(path) if path.exists() else None,
         frames=min(worker.acknowledged, steps),
         checks=settle(required, found, worker.reason or "a check before it failed"),
+        seconds=round(worker.seconds, 3),
         snr=worker.snr if entry.precision is Precision.INT8 else (),
     )
 
