@@ -51,12 +51,14 @@ def encode(
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
-        stream.time_base = Fraction(1, 1000) if stamps else Fraction(1, rate)
+        # The muxer may change the stream's own time base once it has written its header.
+        base = Fraction(1, 1000) if stamps else Fraction(1, rate)
+        stream.time_base = stream.codec_context.time_base = base
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio_s else None
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
             frame.pts = stamps[index] if stamps else index
-            frame.time_base = stream.time_base
+            frame.time_base = base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None:

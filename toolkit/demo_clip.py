@@ -8,7 +8,7 @@ pictures, so calibrate a product on its own clips.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -85,13 +85,14 @@ def walkers(t: float) -> Image:
 SCENES: tuple[Callable[[float], Image], ...] = (bouncing, weave, pendulum, rings, walkers)
 
 
-def draw() -> Iterator[NDArray[np.uint8]]:
-    """All 250 frames `(240, 320, 3)` of RGB bytes; each differs from the one before."""
-    grain = np.random.default_rng(0)
-    for scene in SCENES:
-        for step in range(SCENE_FRAMES):
-            image = scene(step / RATE) + grain.normal(0, 0.006, (HEIGHT, WIDTH, 1))
-            yield np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+FRAMES = SCENE_FRAMES * len(SCENES)
+
+
+def draw(index: int) -> NDArray[np.uint8]:
+    """Frame `index` of 250, `(240, 320, 3)` RGB bytes; each differs from the one before."""
+    scene, step = divmod(index, SCENE_FRAMES)
+    grain = np.random.default_rng(index).normal(0, 0.006, (HEIGHT, WIDTH, 1))
+    return np.rint(np.clip(SCENES[scene](step / RATE) + grain, 0, 1) * 255).astype(np.uint8)
 
 
 def write(target: Path) -> None:
@@ -104,8 +105,8 @@ def write(target: Path) -> None:
     with av.open(str(target), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=RATE, options={"crf": "26", "preset": "slow", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for image in draw():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        for index in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(draw(index), format="rgb24")))
         container.mux(stream.encode(None))
 
 

@@ -69,6 +69,7 @@ def test_limit_stops_early(tmp_path: Path) -> None:
         ("libx264", "yuv420p10le", ".mkv"),
         ("libx264", "yuv444p", ".mp4"),
         ("mpeg4", "yuv420p", ".avi"),
+        ("mjpeg", "yuvj420p", ".mov"),
         ("prores", "yuv422p10le", ".mov"),
         ("png", "rgba", ".mov"),
         ("ffv1", "yuva420p", ".mkv"),
