@@ -1,0 +1,196 @@
+"""The ExecuTorch emitter: a lowered stream program becomes a `.pte` for XNNPACK.
+
+    fp32  float32 throughout
+    int8  static int8 weights and activations from a PT2E program; frames and state buffers enter and leave
+          as int8; the vector path has float activations and int8 weights
+
+A `.pte` knows positions only: port `i` of the manifest is argument or result `i` of `forward`. The manifest
+itself is what the method `mvtool_ports` returns. The written file is executed before it takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from mvtool.converters.executorch_graph import biases_apart, spelled, with_int8_ports
+from mvtool.converters.executorch_lowering import PURPOSE, lower_to_executorch
+from mvtool.errors import ConversionError, RuntimeLoadError, UsageError
+from mvtool.extras import require
+from mvtool.files import atomic_path
+from mvtool.ports import AnyArray, PortManifest, Precision, Quantization, Runtime, TensorPort
+from mvtool.program import StateSpec, StreamProgram
+from mvtool.quantization.calibration import graph_step
+from mvtool.quantization.pt2e import QuantizedProgram
+from mvtool.runtimes.executorch import PORTS_METHOD, ExecuTorchExecutable
+
+EXTENSION = ".pte"
+PortT = TypeVar("PortT", bound=TensorPort)
+Report = Callable[[str], None]
+
+CHECKED_STEPS = 3
+CHECKED_SEED = 7
+LARGEST_DIFFERENCE = 1e-4
+"""Of a tensor's largest value: float32 sums in another order."""
+LARGEST_STEPS = 2.0
+"""XNNPACK and the simulation round alike but for ties, and a step carries on into the operators behind it."""
+SHARE_WITHIN = 0.99
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A written `.pte`.
+
+    Attributes:
+        manifest: Its port manifest, the same as in the file.
+        delegates: Number of delegate calls.
+        outside: Operators that run on portable kernels, by name, in graph order.
+    """
+
+    manifest: PortManifest
+    delegates: int
+    outside: tuple[str, ...]
+
+
+def prepare(program: StreamProgram) -> StreamProgram:
+    """Spell a lowered program for this target; do this before quantizing it."""
+    return spelled(program)
+
+
+def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Report = lambda message: None) -> Emission:
+    """Write a program as a `.pte`.
+
+    Args:
+        program: From `prepare`, fp32; or its quantized form.
+        path: File to write; an existing one is replaced when the new one is complete and was executed.
+        report: Told of operators outside the delegate and of the check's differences.
+
+    Raises:
+        UsageError: `path` does not end in `.pte`.
+        ConversionError: The exporter failed, the runtime refuses the file, or it computes something else.
+        MissingExtraError: executorch is not installed.
+    """
+    if path.suffix != EXTENSION:
+        raise UsageError(f"An ExecuTorch program is written to a path ending in {EXTENSION}, got {path.name!r}.")
+    require("executorch", PURPOSE)
+    quantized = program if isinstance(program, QuantizedProgram) else QuantizedProgram(program)
+    ported = int8_ported(quantized)
+    precision = Precision.INT8 if quantized.ports else Precision.FP32
+    manifest = ported.manifest(Runtime.EXECUTORCH, precision)
+    data, outside = _lower(ported, manifest)
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+        check_file(partial, quantized.program, ported, report)
+    if outside:
+        report(f"{len(outside)} operators run outside XNNPACK: {', '.join(sorted(set(outside)))}")
+    return Emission(manifest, _delegates(path), tuple(outside))
+
+
+def int8_ported(quantized: QuantizedProgram) -> StreamProgram:
+    """The program with int8 frames and states where they lie on an int8 grid; other ports stay float."""
+    program = quantized.program
+    if not quantized.ports:
+        return program
+    inputs = tuple(_stored(port, quantized.ports.get(port.name)) for port in program.inputs)
+    states = tuple(_stored_state(state, quantized) for state in program.states)
+    changed = program.replace(inputs=inputs, states=states)
+    positions = {i for i, port in enumerate(changed.input_ports) if port.quantization}
+    results = {i for i, port in enumerate(changed.output_ports) if port.quantization}
+    return changed.replace(exported=biases_apart(with_int8_ports(program.exported, positions, results)))
+
+
+def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report: Report) -> None:
+    """Execute the written file for a few steps beside the program it was made from.
+
+    Raises:
+        ConversionError: The runtime refuses the file, or a port computes something else.
+    """
+    try:
+        executable = ExecuTorchExecutable(path, threads=1)
+        worst = max(_differences(executable, program, ported), key=lambda found: found[1])
+    except RuntimeLoadError as error:
+        raise ConversionError(
+            f"ExecuTorch refuses the program of {program.info.name!r} that was just written: {error}"
+        ) from error
+    report(f"executed: largest difference {worst[1]:.2g} of its bound, at {worst[0]}")
+    if not worst[1] <= 1.0:
+        raise ConversionError(
+            f"The written program does not compute {program.info.name!r}: port {worst[0]!r} is off by {worst[1]:.3g} "
+            "times its bound. Please report this model."
+        )
+
+
+def _differences(
+    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram
+) -> Sequence[tuple[str, float]]:
+    """Port and difference, in units of the allowed one, over a few steps of random inputs."""
+    import torch
+
+    generator = np.random.default_rng(CHECKED_SEED)
+    reference = graph_step(program)
+    states, found = ported.initial_ports(), []
+    with torch.no_grad():
+        for _ in range(CHECKED_STEPS):
+            frames = [port.encode(_random(generator, port)) for port in ported.inputs]
+            given = executable.run([*frames, *states])
+            expected = reference([_real(p, a) for p, a in zip(ported.input_ports, [*frames, *states], strict=True)])
+            for port, one, other in zip(ported.output_ports, given, expected, strict=True):
+                found.append((port.name, _excess(port, one, other, bool(ported is not program))))
+            states = list(given[len(ported.outputs) :])
+    return found
+
+
+def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, int8: bool) -> float:
+    difference = np.abs(_real(port, given).astype(np.float64) - expected)
+    if not np.isfinite(difference).all():
+        return float("inf")
+    if port.quantization is not None:
+        return float(np.quantile(difference, SHARE_WITHIN)) / (LARGEST_STEPS * port.quantization.scale * 1.001)
+    largest = max(float(np.abs(expected).max(initial=0.0)), 1e-3)
+    # Float values behind int8 operators carry their steps.
+    return float(difference.max(initial=0.0)) / largest / (LARGEST_DIFFERENCE if not int8 else 0.1)
+
+
+def _random(generator: np.random.Generator, port: TensorPort) -> AnyArray:
+    if port.dtype in ("float32", "float16", "int8", "uint8"):
+        return generator.random(port.logical_shape, dtype=np.float32)
+    return np.zeros(port.logical_shape, port.dtype)
+
+
+def _real(port: TensorPort, stored: AnyArray) -> AnyArray:
+    """The real values at a port, in the port's shape."""
+    if port.quantization is None:
+        return np.asarray(stored)
+    steps = stored.astype(np.float32) - np.float32(port.quantization.zero_point)
+    return steps * np.float32(port.quantization.scale)
+
+
+def _stored(port: PortT, quantization: Quantization | None) -> PortT:
+    if quantization is None:
+        return port
+    return port.model_copy(update={"dtype": "int8", "quantization": quantization})
+
+
+def _stored_state(state: StateSpec, quantized: QuantizedProgram) -> StateSpec:
+    grid = quantized.ports.get(state.input.name)
+    return replace(state, input=_stored(state.input, grid), output=_stored(state.output, grid))
+
+
+def _lower(program: StreamProgram, manifest: PortManifest) -> tuple[bytes, list[str]]:
+    try:
+        return lower_to_executorch(program.exported, {PORTS_METHOD: manifest.to_json()})
+    except (RuntimeError, ValueError, AssertionError, KeyError, AttributeError, TypeError) as error:
+        raise ConversionError(
+            f"ExecuTorch cannot export {program.info.name!r}: {type(error).__name__}: {error}. "
+            "Please report this model."
+        ) from error
+
+
+def _delegates(path: Path) -> int:
+    from mvtool.operators import count
+
+    return sum(number for name, number in count(path, Runtime.EXECUTORCH).items() if "xnnpack" in name.lower())

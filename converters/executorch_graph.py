@@ -1,0 +1,185 @@
+"""Spelling a lowered graph the way XNNPACK's delegate accepts it, and giving int8 graphs int8 ports.
+
+Which ATen operators are delegated is decided operator by operator in
+`executorch/backends/xnnpack/partition/config` (1.4.1): the mean of the last two axes with `keepdim` but no
+other mean, division but no reciprocal, slices but no select, reshapes but no squeeze.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from mvtool.converters.tflite_layout import TO_FIRST, TO_LAST, channels_last_inside
+from mvtool.program import StreamProgram
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+aten = torch.ops.aten
+RESHAPED = frozenset({"squeeze", "unsqueeze", "flatten", "unflatten", "view", "_unsafe_view"})
+"""Operators that only rename axes: the values keep their order in memory."""
+
+Writer = Callable[[fx.Graph, fx.Node], fx.Node | None]
+
+
+def spelled(program: StreamProgram) -> StreamProgram:
+    """The program with channels-last values between operators, in operators that XNNPACK takes.
+
+    Permutations stand directly around the operators that work on (N, C, H, W) pictures;
+    `executorch_xnnpack` removes them again, because XNNPACK computes channels-last.
+    """
+    exported = channels_last_inside(program.exported)
+    graph = exported.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function":
+            _respell(graph, node)
+    graph.eliminate_dead_code()
+    exported.graph_module.recompile()
+    return program.replace(exported=exported)
+
+
+def with_int8_ports(exported: ExportedProgram, positions: set[int], results: set[int]) -> ExportedProgram:
+    """A copy of a PT2E program whose ports take and give the int8 values themselves.
+
+    Args:
+        exported: Quantize is the only reader of every input in `positions`, dequantize makes every result in `results`.
+        positions: Inputs to change, by position.
+        results: Results to change, by position.
+    """
+    from torch.export.graph_signature import TensorArgument
+
+    changed = copy.deepcopy(exported)
+    graph, signature = changed.graph_module.graph, changed.graph_signature
+    named = {node.name: node for node in graph.nodes}
+    for position, name in enumerate(signature.user_inputs):
+        if position in positions:
+            placeholder = named[str(name)]
+            (quantize,) = placeholder.users
+            placeholder.meta["val"] = quantize.meta["val"]
+            quantize.replace_all_uses_with(placeholder)
+            graph.erase_node(quantize)
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    values = list(output.args[0])
+    for position in results:
+        values[position] = values[position].args[0]
+        signature.output_specs[position].arg = TensorArgument(name=values[position].name)
+    output.args = (tuple(values),)
+    graph.eliminate_dead_code()
+    changed.graph_module.recompile()
+    return changed
+
+
+def biases_apart(exported: ExportedProgram) -> ExportedProgram:
+    """A copy in which dense layers with int8 weights and float activations add their bias by an operator of its own.
+
+    XNNPACK's float kernels with int8 weights multiply the bias by the weight scale too (observed with
+    executorch 1.4.1: results off by the bias, and exact without one).
+    """
+    changed = copy.deepcopy(exported)
+    graph = changed.graph_module.graph
+    for node in list(graph.nodes):
+        bias = node.args[2] if node.target is aten.linear.default and len(node.args) > 2 else None
+        if bias is None or not is_weight_only(node):
+            continue
+        node.args = node.args[:2]
+        with graph.inserting_after(node):
+            total = graph.call_function(aten.add.Tensor, (node, bias))
+        total.meta = dict(node.meta)
+        node.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)  # type: ignore[misc]
+    changed.graph_module.recompile()
+    return changed
+
+
+def is_weight_only(node: fx.Node) -> bool:
+    """Whether a dense layer has int8 weights and a float result."""
+    weight = node.args[1]
+    if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
+        return False
+    users = list(node.users)
+    clamped = len(users) == 1 and "quantize_per_tensor" not in str(users[0].target) and _leads_to_quantize(users[0])
+    return not clamped and not (len(users) == 1 and _is_quantize(users[0]))
+
+
+def _leads_to_quantize(node: fx.Node) -> bool:
+    name = str(node.target)
+    users = list(node.users)
+    return any(c in name for c in ("relu", "hardtanh")) and len(users) == 1 and _is_quantize(users[0])
+
+
+def _is_quantize(node: fx.Node) -> bool:
+    return str(node.target).startswith("quantized_decomposed.quantize_per_tensor")
+
+
+def _respell(graph: fx.Graph, node: fx.Node) -> None:
+    name = node.target.overloadpacket.__name__ if hasattr(node.target, "overloadpacket") else ""
+    writer = WRITERS.get(name) or (_reshape if name in RESHAPED else None)
+    if writer is None:
+        return
+    with graph.inserting_before(node):
+        replacement = writer(graph, node)
+    if replacement is not None:
+        node.replace_all_uses_with(replacement)
+        graph.erase_node(node)
+
+
+def _call(graph: fx.Graph, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
+    node = graph.call_function(target, arguments)
+    values = fx.map_arg(arguments, lambda n: n.meta["val"])
+    node.meta["val"] = target(*values)
+    return node
+
+
+def _reshape(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return _call(graph, aten.reshape.default, (node.args[0], list(node.meta["val"].shape)))
+
+
+def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """The mean of a channels-last picture, as that of the last two axes."""
+    source, axes = node.args[0], node.args[1]
+    if source.meta["val"].dim() != 4 or sorted(a % 4 for a in axes) not in ([1, 2], [2, 3]):  # type: ignore[union-attr]
+        return None
+    first = sorted(a % 4 for a in axes) == [1, 2]  # type: ignore[union-attr]
+    value = _call(graph, aten.permute.default, (source, list(TO_FIRST))) if first else source
+    value = _call(graph, aten.mean.dim, (value, [2, 3], True))
+    value = _call(graph, aten.permute.default, (value, list(TO_LAST))) if first else value
+    shape = list(node.meta["val"].shape)
+    return value if list(value.meta["val"].shape) == shape else _call(graph, aten.reshape.default, (value, shape))
+
+
+def _select(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    source, axis, index = node.args
+    size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
+    start = index % size  # type: ignore[operator]
+    part = _call(graph, aten.slice.Tensor, (source, axis, start, start + 1))
+    return _call(graph, aten.reshape.default, (part, list(node.meta["val"].shape)))
+
+
+def _silu(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return _call(graph, aten.mul.Tensor, (node.args[0], _call(graph, aten.sigmoid.default, (node.args[0],))))
+
+
+def _hardsigmoid(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    scaled = _call(graph, aten.mul.Tensor, (node.args[0], 1.0 / 6.0))
+    return _call(graph, aten.clamp.default, (_call(graph, aten.add.Tensor, (scaled, 0.5)), 0.0, 1.0))
+
+
+def _pad(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    mode = node.args[2] if len(node.args) > 2 else "constant"
+    value = node.args[3] if len(node.args) > 3 and node.args[3] is not None else 0.0
+    if mode != "constant":
+        return None
+    return _call(graph, aten.constant_pad_nd.default, (node.args[0], node.args[1], value))
+
+
+WRITERS: dict[str, Writer] = {
+    "mean": _mean,
+    "select": _select,
+    "silu": _silu,
+    "hardsigmoid": _hardsigmoid,
+    "pad": _pad,
+}

@@ -1,0 +1,162 @@
+"""From a spelled graph to the bytes of a `.pte`, through ExecuTorch's exporter.
+
+The exporter is adjusted in four places while it runs, each for a measured reason; everything is restored
+afterwards. Written against executorch 1.4.1, which the extra pins; the tests count delegates and transposes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from mvtool.converters.executorch_xnnpack import fold_movement
+from mvtool.extras import require
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+PURPOSE = "to write ExecuTorch programs"
+KEPT_META = frozenset({"val", "tensor_meta"})
+
+
+def lower_to_executorch(exported: ExportedProgram, constant_methods: dict[str, Any]) -> tuple[bytes, list[str]]:
+    """Delegate to XNNPACK and serialize.
+
+    Args:
+        exported: Functional graph, at most four axes.
+        constant_methods: Method name to the constant it returns.
+
+    Returns:
+        The file's bytes, and the names of the operators that stayed outside the delegates.
+    """
+    exir = require("executorch.exir", PURPOSE)
+    strip_origins(exported.graph_module)
+    with adjusted_exporter():
+        partitioner = _partitioner()
+        preserved, _ = partitioner.ops_to_not_decompose(exported)
+        config = exir.EdgeCompileConfig(_check_ir_validity=False, preserve_ops=list(dict.fromkeys(preserved)))
+        edge = exir.to_edge(exported, constant_methods=constant_methods, compile_config=config)
+        edge = edge.to_backend(partitioner)
+        outside = _outside(edge.exported_program().graph_module)
+        program = edge.to_executorch(exir.ExecutorchBackendConfig(emit_stacktrace=False))
+    return bytes(program.buffer), outside
+
+
+def strip_origins(module: torch.fx.GraphModule) -> None:
+    """Forget where nodes came from: stack traces hold machine paths, and copying provenance takes a third of the time."""
+    for node in module.graph.nodes:
+        node.meta = {key: value for key, value in node.meta.items() if key in KEPT_META}
+
+
+@contextmanager
+def adjusted_exporter() -> Iterator[None]:
+    """The exporter's adjustments, for the duration of a block."""
+    preprocess = require("executorch.backends.xnnpack.xnnpack_preprocess", PURPOSE)
+    quant = require("executorch.backends.xnnpack.operators.quant_params", PURPOSE).QuantParams
+    tagging = require("executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass", PURPOSE)
+    permute = require("executorch.exir.dialects._ops", PURPOSE).ops.edge.aten.permute_copy.default
+    tagged = tagging.ChannelsLastTaggedReshapePass
+    serialize, from_bias = preprocess.serialize_xnnpack_binary, quant.from_bias
+
+    def folded(graph: Any, constants: Any) -> bytes:
+        fold_movement(graph)
+        return serialize(graph, constants)  # type: ignore[no-any-return]
+
+    def bias_of(bias: Any, weight: Any, data: Any) -> Any:
+        # Float activations with int8 weights; the exporter knows int8 weights with int8 activations only.
+        return None if data is None else from_bias(bias, weight, data)
+
+    # A permutation of a value that XNNPACK holds channels-last must first see it as (N, C, H, W); the two
+    # movements then cancel in `fold_movement`. The exporter would transpose in the wrong axes' terms instead.
+    sensitive = tagged.memory_sensitive_ops_nchw | {permute}
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(preprocess, "serialize_xnnpack_binary", folded))
+        stack.enter_context(mock.patch.object(quant, "from_bias", staticmethod(bias_of)))
+        stack.enter_context(mock.patch.object(tagged, "memory_sensitive_ops_nchw", sensitive))
+        stack.enter_context(_without_retracing())
+        yield
+
+
+@contextmanager
+def _without_retracing() -> Iterator[None]:
+    """Skip the exporter's re-execution of the graph after passes that only edit it in place.
+
+    Twenty passes each end by interpreting the whole graph once to refresh its metadata, which took two
+    thirds of the conversion; here the metadata of the nodes that a pass added is computed instead.
+    """
+    base = require("executorch.exir.pass_base", PURPOSE)
+    original = base.ExportPass.call
+    hooks = ("call_operator", "call_submodule", "call_getitem", "placeholder", "output", "call_cond", "call_map")
+
+    def call(self: Any, graph_module: Any) -> Any:
+        own = any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in hooks)
+        if own or any(node.op == "get_attr" for node in graph_module.graph.nodes):
+            return original(self, graph_module)
+        fill_values(graph_module)
+        return base.PassResult(graph_module, True)
+
+    with mock.patch.object(base.ExportPass, "call", call):
+        yield
+
+
+def fill_values(module: torch.fx.GraphModule) -> None:
+    """Compute the example value of nodes that have none, and of conversions between int8 and float."""
+    import torch
+
+    for node in module.graph.nodes:
+        if node.op != "call_function" or ("val" in node.meta and "quantize" not in str(node.target)):
+            continue
+        arguments = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        mode = next((a.fake_mode for a in _tensors(arguments) if hasattr(a, "fake_mode")), None)
+        with ExitStack() as stack:
+            if mode is not None:
+                stack.enter_context(mode)
+            node.meta["val"] = node.target(*arguments[0], **arguments[1])
+
+
+def _tensors(arguments: Any) -> list[Any]:
+    import torch
+
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+
+
+def _partitioner() -> Any:
+    configs = require("executorch.backends.xnnpack.partition.config", PURPOSE)
+    gemm = require("executorch.backends.xnnpack.partition.config.gemm_configs", PURPOSE)
+    generic = require("executorch.backends.xnnpack.partition.config.generic_node_configs", PURPOSE)
+    levels = require("executorch.backends.xnnpack.partition.config.xnnpack_config", PURPOSE).ConfigPrecisionType
+    base = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", PURPOSE).XnnpackPartitioner
+    marks = require("executorch.backends.xnnpack.utils.quant_utils", PURPOSE)
+
+    class WeightOnlyLinear(gemm.LinearConfig):  # type: ignore[misc, name-defined]
+        """Dense layers of the vector path: XNNPACK has float kernels with int8 weights, the exporter no pattern."""
+
+        def get_deps(self, node: Any, program: Any) -> tuple[bool, list[Any]]:
+            weight, readers = node.args[1], list(node.users)
+            if not marks.is_dequant(weight) or (len(readers) == 1 and marks.is_quant(readers[0])):
+                return super().get_deps(node, program)  # type: ignore[no-any-return]
+            marks.tag_as_implicit_q_dq(weight)
+            return True, [weight, *weight.all_input_nodes]
+
+    class Int8Pad(generic.ConstantPadConfig):  # type: ignore[misc, name-defined]
+        """Padding of int8 values: XNNPACK has it, the exporter pads in float only."""
+
+        def supported_precision_types(self) -> list[Any]:
+            return [levels.FP32, levels.STATIC_QUANT]
+
+    class Partitioner(base):  # type: ignore[misc, valid-type]
+        """The same without a warning about `to_backend`, which is used to trace the graph once instead of thrice."""
+
+        def _check_if_called_from_to_backend(self) -> bool:
+            return False
+
+    replaced = {gemm.LinearConfig: WeightOnlyLinear, generic.ConstantPadConfig: Int8Pad}
+    return Partitioner(configs=[replaced.get(config, config) for config in configs.ALL_PARTITIONER_CONFIGS])
+
+
+def _outside(module: torch.fx.GraphModule) -> list[str]:
+    names = [getattr(n.target, "__name__", str(n.target)) for n in module.graph.nodes if n.op == "call_function"]
+    return [name for name in names if name not in ("executorch_call_delegate", "getitem")]

@@ -1,0 +1,133 @@
+"""Removing transposes from a serialized XNNPACK graph.
+
+ExecuTorch 1.4.1 surrounds every picture operator with a transpose from (N, C, H, W) and back, and cancels
+only those that touch. With channels-last values between operators every one of them meets its inverse, once
+the permutations of the program itself are counted too; each costs a copy of the picture at run time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
+
+TRANSPOSE, RESHAPE = "XNNStaticTranspose", "XNNStaticReshape"
+
+
+def fold_movement(graph: XNNGraph) -> None:
+    """Compose transposes and reshapes with those before them, and drop what moves nothing, in place."""
+    while _pass(graph):
+        pass
+    _drop_unused(graph)
+
+
+def _pass(graph: XNNGraph) -> bool:
+    values = {_tensor(value).id_out: value for value in graph.xvalues}
+    makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}  # type: ignore[union-attr]
+    outputs = set(graph.output_ids)
+    changed = False
+    for node in graph.xnodes:
+        operator: Any = node.xnode_union
+        if _kind(operator) not in (TRANSPOSE, RESHAPE) or not _same_grid(values, operator):
+            continue
+        before = makers.get(operator.input_id)
+        if before is not None and _kind(before) in (TRANSPOSE, RESHAPE) and _same_grid(values, before):
+            changed |= _compose(node, before, values)
+        operator = node.xnode_union
+        if _moves_nothing(operator, values) and operator.output_id not in outputs:
+            changed |= _read_instead(graph, operator.output_id, operator.input_id)
+    return changed
+
+
+def _compose(node: Any, before: Any, values: dict[int, Any]) -> bool:
+    """Let `node` read what `before` read, where one operator can do the work of both."""
+    operator = node.xnode_union
+    if _kind(operator) == TRANSPOSE and _kind(before) == TRANSPOSE:
+        operator.perm = [before.perm[axis] for axis in operator.perm]
+        operator.input_id = before.input_id
+        return True
+    if _kind(operator) == RESHAPE and (_kind(before) == RESHAPE or _keeps_order(before, values)):
+        operator.input_id = before.input_id
+        return True
+    if _kind(operator) == TRANSPOSE and _keeps_order(operator, values):
+        node.xnode_union = _reshape_to(_dims(values[operator.output_id]), operator)
+        return True
+    return False
+
+
+def _reshape_to(shape: list[int], like: Any) -> Any:
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNStaticReshape
+
+    return XNNStaticReshape(
+        num_dims=len(shape), new_shape=shape, input_id=like.input_id, output_id=like.output_id, flags=0
+    )
+
+
+def _keeps_order(operator: Any, values: dict[int, Any]) -> bool:
+    """Whether a transpose moves axes of size 1 only, so that the values stay in order."""
+    if _kind(operator) != TRANSPOSE:
+        return False
+    shape = _dims(values[operator.input_id])
+    moved = [axis for axis in operator.perm if shape[axis] != 1]
+    return moved == sorted(moved)
+
+
+def _moves_nothing(operator: Any, values: dict[int, Any]) -> bool:
+    if _kind(operator) == TRANSPOSE and list(operator.perm) != sorted(operator.perm):
+        return False
+    return _dims(values[operator.input_id]) == _dims(values[operator.output_id])
+
+
+def _read_instead(graph: XNNGraph, old: int, new: int) -> bool:
+    found = False
+    for node in graph.xnodes:
+        for name in _input_fields(node.xnode_union):
+            if getattr(node.xnode_union, name) == old:
+                setattr(node.xnode_union, name, new)
+                found = True
+    return found
+
+
+def _drop_unused(graph: XNNGraph) -> None:
+    """Remove operators whose results nobody reads."""
+    while True:
+        read = set(graph.output_ids)
+        for node in graph.xnodes:
+            read.update(getattr(node.xnode_union, name) for name in _input_fields(node.xnode_union))
+        kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]  # type: ignore[union-attr]
+        if len(kept) == len(graph.xnodes):
+            return
+        graph.xnodes[:] = kept
+
+
+def _input_fields(operator: Any) -> Iterator[str]:
+    return (f.name for f in dataclasses.fields(operator) if f.name.endswith("_id") and f.name != "output_id")
+
+
+def _kind(operator: Any) -> str:
+    return type(operator).__name__
+
+
+def _tensor(value: Any) -> Any:
+    return getattr(value.xvalue_union, "tensor_value", value.xvalue_union)
+
+
+def _dims(value: Any) -> list[int]:
+    return [int(size) for size in _tensor(value).dims]
+
+
+def _same_grid(values: dict[int, Any], operator: Any) -> bool:
+    """Whether input and output hold the same kind of numbers; a requantizing copy must stay."""
+    return _grid(values[operator.input_id]) == _grid(values[operator.output_id])
+
+
+def _grid(value: Any) -> tuple[Any, ...]:
+    parameters = getattr(value.xvalue_union, "quant_params", None)
+    return (
+        _tensor(value).datatype,
+        getattr(parameters, "scale", None),
+        getattr(parameters, "zero_point", None),
+    )

@@ -1,0 +1,196 @@
+"""Deciding, for every value of a graph, whether it is int8 and with which scale.
+
+The plan is made on an `fx` graph whose parameters are `get_attr` nodes. Values that only move (cat,
+slice, permute, ...) share one scale with their source, and a state's two ends share one with each other;
+such values form a *group*, found by union-find, and a group's range is the union of its members' ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mvtool.ports import Quantization
+from mvtool.program import StreamProgram
+from mvtool.quantization.calibration import Range, affine
+from mvtool.quantization.policy import (
+    CLAMP_OPERATORS,
+    Kernel,
+    int8_inputs,
+    int8_states,
+    is_feature_map,
+    kernel_of,
+)
+
+if TYPE_CHECKING:
+    from torch.fx import Graph, GraphModule, Node
+
+WEIGHTED = frozenset({"conv2d", "linear"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes int8.
+
+    Attributes:
+        stored: Node name to quantization of its value; every reader sees the quantized value.
+        int8_nodes: Names of the operators that read and write int8.
+        fused: Names of operators whose result stays inside one kernel with its only reader: a convolution
+            before its clamp, zero padding before its convolution.
+        weight_only: Names of dense layers of the vector path: float activations, int8 weights.
+    """
+
+    stored: Mapping[str, Quantization]
+    int8_nodes: frozenset[str]
+    fused: frozenset[str]
+    weight_only: frozenset[str]
+
+
+def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range]) -> Plan:
+    """Apply the policy to a graph.
+
+    Args:
+        program: Names the ports: the graph's placeholders and results, in order.
+        module: The graph, with shapes in its nodes' metadata.
+        ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
+    """
+    graph = module.graph
+    int8_nodes = {node for node in graph.nodes if _computes_int8(node)}
+    ends = _int8_ends(program, graph)
+    # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
+    int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
+    fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
+    stored = (int8_nodes | ends) - fused
+    groups = _groups(program, graph, stored, int8_nodes)
+    parameters: dict[str, Quantization] = {}
+    for members in groups:
+        quantization = affine(*_range_of(program, graph, members, ranges))
+        parameters.update({node.name: quantization for node in members})
+    dense = {
+        n.name for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None
+    }
+    return Plan(parameters, frozenset(n.name for n in int8_nodes), frozenset(n.name for n in fused), frozenset(dense))
+
+
+def operator_of(node: Node) -> str:
+    """Name of a node's ATen operator without overload, or `""`."""
+    packet = getattr(node.target, "overloadpacket", None) if node.op == "call_function" else None
+    return "" if packet is None else str(packet.__name__)
+
+
+def shape_of(node: Node) -> tuple[int, ...] | None:
+    """Shape of a node's float value; None for integers, lists and values without metadata."""
+    value = node.meta.get("val")
+    if value is None or not hasattr(value, "shape") or not value.dtype.is_floating_point:
+        return None
+    return tuple(int(size) for size in value.shape)
+
+
+def data_inputs(node: Node) -> list[Node]:
+    """Inputs whose values an int8 kernel reads: all but weight and bias."""
+    return [node.all_input_nodes[0]] if operator_of(node) in WEIGHTED else list(node.all_input_nodes)
+
+
+def result_nodes(graph: Graph) -> list[Node]:
+    """The graph's results in order."""
+    from torch.fx import Node as FxNode
+
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    return [node for node in output.args[0] if isinstance(node, FxNode)]  # type: ignore[union-attr]
+
+
+def port_nodes(graph: Graph) -> list[Node]:
+    """The graph's placeholders in order."""
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+def _maps(node: Node) -> bool:
+    shape = shape_of(node)
+    return shape is not None and is_feature_map(shape)
+
+
+def _weight(node: Node) -> Node | None:
+    from torch.fx import Node as FxNode
+
+    weight = node.args[1] if len(node.args) > 1 else None
+    return weight if isinstance(weight, FxNode) and weight.op == "get_attr" else None
+
+
+def _computes_int8(node: Node) -> bool:
+    operator = operator_of(node)
+    if not operator or kernel_of(operator) is not Kernel.COMPUTE or shape_of(node) is None:
+        return False
+    if operator in WEIGHTED and _weight(node) is None:
+        return False
+    if operator in ("add", "sub") and node.kwargs.get("alpha", 1) != 1:
+        return False
+    if any(shape_of(source) is None for source in node.all_input_nodes):
+        return False
+    # A pooled feature is the first value of the vector path: it leaves the map as float.
+    return _maps(node) if operator == "mean" else _maps(node) or any(_maps(i) for i in data_inputs(node))
+
+
+def _is_fused(node: Node, int8_nodes: set[Node]) -> bool:
+    users = list(node.users)
+    if len(users) != 1 or users[0] not in int8_nodes:
+        return False
+    reader, operator = operator_of(users[0]), operator_of(node)
+    if operator in WEIGHTED:
+        return reader in CLAMP_OPERATORS
+    if operator == "add":
+        return reader == "relu"
+    return operator in ("pad", "constant_pad_nd") and reader == "conv2d" and _pads_space_with_zero(node)
+
+
+def _pads_space_with_zero(node: Node) -> bool:
+    amounts = list(node.args[1])  # type: ignore[arg-type]
+    value = (node.args[3:] or (0,))[0] if operator_of(node) == "pad" else (node.args[2:] or (0,))[0]
+    mode = node.args[2] if operator_of(node) == "pad" and len(node.args) > 2 else "constant"
+    return mode == "constant" and not value and min(amounts) >= 0 and not any(amounts[4:])
+
+
+def _int8_ends(program: StreamProgram, graph: Graph) -> set[Node]:
+    names = {*int8_inputs(program)}
+    kept = int8_states(program)
+    names |= {s.input.name for s in program.states if s.logical.name in kept}
+    names |= {s.output.name for s in program.states if s.logical.name in kept}
+    pairs = (*zip(program.input_ports, port_nodes(graph), strict=True),)
+    results = (*zip(program.output_ports, result_nodes(graph), strict=True),)
+    return {node for port, node in (*pairs, *results) if port.name in names}
+
+
+def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes: set[Node]) -> Iterable[list[Node]]:
+    parent = {node: node for node in graph.nodes if node in stored}
+
+    def find(node: Node) -> Node:
+        while parent[node] is not node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    def join(one: Node, other: Node) -> None:
+        if one in parent and other in parent:
+            parent[find(one)] = find(other)
+
+    for node in parent:
+        if node in int8_nodes and kernel_of(operator_of(node)) is Kernel.CARRY:
+            for source in data_inputs(node):
+                join(node, source)
+    inputs, results = port_nodes(graph)[len(program.inputs) :], result_nodes(graph)[len(program.outputs) :]
+    for before, after in zip(inputs, results, strict=True):
+        join(before, after)
+    members: dict[Node, list[Node]] = {}
+    for node in parent:
+        members.setdefault(find(node), []).append(node)
+    return members.values()
+
+
+def _range_of(program: StreamProgram, graph: Graph, members: list[Node], ranges: Mapping[str, Range]) -> Range:
+    frames = {node for port, node in zip(program.inputs, port_nodes(graph), strict=False) if port.image}
+    # The camera port's range is exact by definition; what merely moves its pixels adds nothing to it.
+    found = [ranges[node.name] for node in members if node in frames] or [ranges[node.name] for node in members]
+    total = found[0]
+    for other in found[1:]:
+        total = total.union(other)
+    return total

@@ -1,0 +1,129 @@
+"""Which tensors of a graph become int8: one policy for all targets.
+
+Feature maps, tensors with spatial extent, are int8. The *vector path* - running means, squeeze-excite,
+pooled features and the dense layers after them - keeps float activations and has int8 weights: these
+tensors are tiny, and int8 ruins them (a running mean cannot move once a step falls under half a unit).
+Operators that an int8 kernel or table exists for are computed in int8, all others in float between a
+dequantize and a quantize.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+
+from mvtool.ports import StateForm, TensorPort
+from mvtool.program import StreamProgram
+
+FLOAT_FORMS = frozenset({StateForm.MEAN, StateForm.COUNTER, StateForm.PHASE})
+"""States whose float value is the point: increments far below an int8 step."""
+
+
+class Kernel(Enum):
+    """How an operator treats int8 values.
+
+    COMPUTE: reads int8, writes int8 with a scale of its own.
+    CARRY: moves values; all its inputs and its output share one scale.
+    FLOAT: has no int8 form.
+    """
+
+    COMPUTE = "compute"
+    CARRY = "carry"
+    FLOAT = "float"
+
+
+COMPUTE_OPERATORS = frozenset(
+    {
+        "conv2d",
+        "linear",
+        "add",
+        "sub",
+        "mul",
+        "mean",
+        "relu",
+        "relu6",
+        "hardtanh",
+        "clamp",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "tanh",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "avg_pool2d",
+    }
+)
+CARRY_OPERATORS = frozenset(
+    {
+        "cat",
+        "slice",
+        "select",
+        "permute",
+        "transpose",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "clone",
+        "alias",
+        "contiguous",
+        "constant_pad_nd",
+        "pad",
+        "max_pool2d",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "expand",
+    }
+)
+CLAMP_OPERATORS = frozenset({"relu", "relu6", "hardtanh"})
+"""Activations that an int8 convolution, dense layer or addition computes while it writes its result."""
+
+
+def kernel_of(operator: str) -> Kernel:
+    """The kind of the ATen operator named `operator`, for example `"conv2d"`; in-place and copy forms count alike."""
+    name = operator.removesuffix("_copy") if operator not in CARRY_OPERATORS else operator
+    if name in COMPUTE_OPERATORS:
+        return Kernel.COMPUTE
+    return Kernel.CARRY if name in CARRY_OPERATORS else Kernel.FLOAT
+
+
+def is_feature_map(shape: Sequence[int]) -> bool:
+    """Whether a tensor has spatial extent.
+
+    In four axes the picture is either the last two (N, C, H, W) or the middle two (N, H, W, C). A tensor
+    of three axes is a sequence (N, C, T); one of two or fewer is a vector per example.
+
+    Examples:
+        >>> is_feature_map((1, 80, 22, 22)), is_feature_map((1, 1, 1, 80)), is_feature_map((1, 80, 1, 1))
+        (True, False, False)
+        >>> is_feature_map((1, 480)), is_feature_map((1, 16, 4))
+        (False, True)
+    """
+    if len(shape) == 4:
+        return math.prod(shape[2:]) > 1 and math.prod(shape[1:3]) > 1
+    return len(shape) == 3 and sum(size > 1 for size in shape) > 1
+
+
+def int8_states(program: StreamProgram) -> frozenset[str]:
+    """Names of the states that int8 artifacts hold in int8."""
+    return frozenset(
+        state.logical.name
+        for state in program.states
+        if state.form not in FLOAT_FORMS and is_real(state.input) and is_feature_map(state.input.shape)
+    )
+
+
+def int8_inputs(program: StreamProgram) -> frozenset[str]:
+    """Names of the model inputs that int8 artifacts may take in int8: frames and other feature maps."""
+    return frozenset(port.name for port in program.inputs if is_real(port) and is_feature_map(port.shape))
+
+
+def is_real(port: TensorPort) -> bool:
+    """Whether the port holds real numbers, not indices or flags."""
+    return port.dtype in ("float32", "float16")

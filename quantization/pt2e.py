@@ -1,0 +1,148 @@
+"""The PT2E program: one calibrated int8 graph that ExecuTorch and Core ML share, and its simulation.
+
+PT2E (PyTorch 2 export quantization) writes int8 as float operators between `quantize` and `dequantize`
+operators; runtimes fuse the three into int8 kernels. Executed by PyTorch the same graph simulates the
+runtimes: every tensor passes through exactly the int8 grid that they use.
+
+The graph's ports stay float. `PortQuantization` lists the ports whose values lie on an int8 grid; an
+emitter may turn those into int8 ports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from mvtool.errors import ConversionError
+from mvtool.extras import require
+from mvtool.ports import AnyArray, Quantization, TensorPort
+from mvtool.program import StreamProgram
+from mvtool.quantization.calibration import CalibrationSet, Range, graph_step, port_ranges
+from mvtool.quantization.plan import make_plan, port_nodes, result_nodes
+from mvtool.quantization.pt2e_graph import apply_plan, open_graph
+from mvtool.quantization.ranges import observe
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+PORTS_FILE = "quantization.json"
+_PORTS = TypeAdapter(dict[str, Quantization])
+
+
+@dataclass(frozen=True)
+class QuantizedProgram:
+    """A PT2E program.
+
+    Attributes:
+        program: The step graph with quantize and dequantize operators; float ports.
+        ports: Quantization of every port whose values lie on an int8 grid, by port name; both ends
+            of a state have the same.
+    """
+
+    program: StreamProgram
+    ports: Mapping[str, Quantization] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse states whose two ends differ."""
+        for state in self.program.states:
+            before, after = self.ports.get(state.input.name), self.ports.get(state.output.name)
+            if before != after:
+                raise ConversionError(
+                    f"State {state.logical.name!r} enters with {before} and leaves with {after}; both ends must share "
+                    "one scale and zero point."
+                )
+
+    def save(self, folder: Path) -> None:
+        """Write the program and its port quantization into `folder`."""
+        from mvtool.converters.program_io import save_program
+
+        save_program(self.program, folder)
+        (folder / PORTS_FILE).write_text(
+            json.dumps({k: v.model_dump() for k, v in sorted(self.ports.items())}), "utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> QuantizedProgram:
+        """Read what `save` wrote.
+
+        Raises:
+            ConversionError: A file is missing or malformed.
+        """
+        from mvtool.converters.program_io import load_program
+
+        register_operators()
+        try:
+            ports = _PORTS.validate_json((folder / PORTS_FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ConversionError(f"{folder} does not hold a quantized program: {error}. Convert again.") from error
+        return cls(load_program(folder), ports)
+
+
+class Simulation:
+    """Steps a PT2E program in PyTorch on values a runtime stored.
+
+    Values at this interface are real numbers in the ports' shapes: what a runtime stored, decoded.
+    """
+
+    def __init__(self, quantized: QuantizedProgram) -> None:
+        """Prepare the graph once; stepping does not keep state."""
+        register_operators()
+        self._quantized = quantized
+        self._step = graph_step(quantized.program)
+
+    def step(self, inputs: Sequence[AnyArray]) -> dict[str, AnyArray]:
+        """Outputs and next states by port name.
+
+        Args:
+            inputs: Model inputs, then states, in port order; float32, shapes of the ports.
+        """
+        import torch
+
+        with torch.no_grad():
+            found = self._step(list(inputs))
+        return {port.name: array for port, array in zip(self._quantized.program.output_ports, found, strict=True)}
+
+
+def quantize(
+    program: StreamProgram, calibration: CalibrationSet, ranges: Mapping[str, Range] | None = None
+) -> QuantizedProgram:
+    """Calibrate a lowered program and write its int8 form.
+
+    Args:
+        program: Lowered, fp32.
+        calibration: Clips; the states are rolled through the float model.
+        ranges: Shared port ranges; computed here if None.
+
+    Raises:
+        ConversionError: A tensor is not finite, or a scale cannot be represented by the kernels.
+    """
+    register_operators()
+    shared = port_ranges(program, calibration) if ranges is None else ranges
+    module = open_graph(program)
+    found = observe(program, module, calibration)
+    for port, name in _port_names(program, module):
+        found[name] = found[name].union(shared[port.name]) if not _is_image(port) else shared[port.name]
+    plan = make_plan(program, module, found)
+    ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}
+    exported = apply_plan(program, module, plan, found)
+    return QuantizedProgram(program.replace(exported=exported), ports)
+
+
+def register_operators() -> None:
+    """Make `torch.ops.quantized_decomposed` known, which torch does on import of this module only."""
+    require("torch.ao.quantization.fx._decomposed", "to quantize and to simulate int8 graphs")
+
+
+def _is_image(port: TensorPort) -> bool:
+    return bool(getattr(port, "image", False))
+
+
+def _port_names(program: StreamProgram, module: GraphModule) -> list[tuple[TensorPort, str]]:
+    inputs = zip(program.input_ports, port_nodes(module.graph), strict=True)
+    outputs = zip(program.output_ports, result_nodes(module.graph), strict=True)
+    return [(port, node.name) for port, node in (*inputs, *outputs)]

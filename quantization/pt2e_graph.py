@@ -1,0 +1,263 @@
+"""Writing a quantization plan into a graph, as PT2E quantize and dequantize operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mvtool.ports import Quantization
+from mvtool.program import StreamProgram
+from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
+from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
+from mvtool.quantization.policy import Kernel, kernel_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule, Node
+
+WEIGHT_MAX = 127
+"""Symmetric: -127..127, so that the product of two weights' negatives never overflows an int16 lane."""
+
+SMALLEST_GAIN = 2.0**-20
+"""Smallest ratio of a channel's weight scale to the one that maps input steps onto output steps. XNNPACK
+refuses requantization factors under 2^-32; a channel this far down is all zeros after rounding anyway."""
+
+
+def open_graph(program: StreamProgram) -> GraphModule:
+    """The program's graph with parameters as `get_attr` nodes and scalar operands as constants."""
+    module = program.exported.module()
+    for node in list(module.graph.nodes):
+        if node.op == "call_module":  # torch's check of input shapes; the ports guarantee them
+            module.graph.erase_node(node)
+    _lift_scalars(module)
+    _dense_for_pointwise(module)
+    module.graph.lint()
+    module.recompile()
+    return module  # type: ignore[no-any-return]
+
+
+def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> ExportedProgram:
+    """Insert the plan's operators into `module`, and export the result again.
+
+    Args:
+        program: Gives the shapes of the ports.
+        module: From `open_graph`; changed in place.
+        plan: From `make_plan` on the same module.
+        ranges: Range per node name.
+    """
+    import torch
+
+    writer = _Writer(module, plan, ranges)
+    for node in list(module.graph.nodes):
+        if node.name in plan.int8_nodes:
+            writer.quantize_operator(node)
+        elif node.name in plan.weight_only:
+            writer.quantize_weight(node, None)
+    for node in list(module.graph.nodes):
+        if node.name in plan.stored:
+            writer.store(node)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
+    examples = tuple(
+        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in port_nodes(module.graph)
+    )
+    with torch.no_grad():
+        return torch.export.export(module, examples, strict=False)
+
+
+class _Writer:
+    """Inserts quantize and dequantize operators into one module."""
+
+    def __init__(self, module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> None:
+        import torch
+
+        self._module = module
+        self._graph = module.graph
+        self._plan = plan
+        self._ranges = ranges
+        self._count = 0
+        self._operators = torch.ops.quantized_decomposed
+
+    def quantize_operator(self, node: Node) -> None:
+        """Give an int8 operator quantized inputs where they are not stored quantized, and int8 weights."""
+        carried = self._plan.stored.get(node.name) if kernel_of(operator_of(node)) is Kernel.CARRY else None
+        for source in data_inputs(node):
+            if source.name in self._plan.stored or source.name in self._plan.fused:
+                continue
+            quantization = carried or affine(*self._ranges[source.name])
+            if source.op == "get_attr":
+                replacement = self._constant(node, source, quantization)
+            else:
+                replacement = self._dequantize(node, self._quantize(node, source, quantization), quantization)
+            node.replace_input_with(source, replacement)
+        if operator_of(node) in ("conv2d", "linear"):
+            self.quantize_weight(node, self._gain(node))
+
+    def quantize_weight(self, node: Node, gain: float | None) -> None:
+        """Per-channel symmetric int8 weights on axis 0, the output channels.
+
+        Args:
+            node: Convolution or dense layer.
+            gain: Scale of the output divided by scale of the input; None for float activations.
+        """
+        import torch
+
+        weight = self._tensor(node.args[1])
+        bias = self._tensor(node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
+        largest = weight.reshape(weight.shape[0], -1).abs().amax(dim=1).double()
+        scale = largest / WEIGHT_MAX
+        if gain is not None:
+            scale = torch.maximum(scale, torch.full_like(scale, gain * SMALLEST_GAIN))
+            if bias is not None:  # the bias is stored in int32 steps of input scale * weight scale
+                scale = torch.maximum(scale, bias.abs().double() / (self._input_scale(node) * 2.0**30))
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale)).float()
+        rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
+        stored = torch.clamp(torch.round(weight / rows), -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
+        with self._graph.inserting_before(node):
+            arguments = (
+                self._attribute("weight", stored),
+                self._attribute("weight_scale", scale),
+                self._attribute("weight_zero_point", torch.zeros(len(scale), dtype=torch.int64)),
+            )
+            dequantized = self._graph.call_function(
+                self._operators.dequantize_per_channel.default, (*arguments, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8)
+            )
+        node.update_arg(1, dequantized)
+
+    def store(self, node: Node) -> None:
+        """Quantize a value where it is made, and dequantize it once for each of its readers.
+
+        One dequantize per reader, because runtimes fuse it into the reader and refuse a shared one.
+        """
+        quantization = self._plan.stored[node.name]
+        readers = list(node.users)
+        with self._graph.inserting_after(_last_placeholder(self._graph) if node.op == "placeholder" else node):
+            stored = self._graph.call_function(
+                self._operators.quantize_per_tensor.default, (node, *self._arguments(quantization))
+            )
+        for reader in readers:
+            reader.replace_input_with(node, self._dequantize(reader, stored, quantization))
+
+    def _constant(self, reader: Node, source: Node, quantization: Quantization) -> Node:
+        import torch
+
+        value = self._tensor(source)
+        steps = torch.round(value / quantization.scale) + quantization.zero_point
+        stored = torch.clamp(steps, INT8_MIN, INT8_MAX).to(torch.int8)
+        with self._graph.inserting_before(reader):
+            attribute = self._attribute("constant", stored)
+        return self._dequantize(reader, attribute, quantization)
+
+    def _quantize(self, reader: Node, source: Node, quantization: Quantization) -> Node:
+        with self._graph.inserting_before(reader):
+            return self._graph.call_function(
+                self._operators.quantize_per_tensor.default, (source, *self._arguments(quantization))
+            )
+
+    def _dequantize(self, reader: Node, stored: Node, quantization: Quantization) -> Node:
+        with self._graph.inserting_before(reader):
+            return self._graph.call_function(
+                self._operators.dequantize_per_tensor.default, (stored, *self._arguments(quantization))
+            )
+
+    @staticmethod
+    def _arguments(quantization: Quantization) -> tuple[Any, ...]:
+        import torch
+
+        return (quantization.scale, quantization.zero_point, INT8_MIN, INT8_MAX, torch.int8)
+
+    def _attribute(self, purpose: str, value: torch.Tensor) -> Node:
+        name = f"_int8_{purpose}_{self._count}"
+        self._count += 1
+        self._module.register_buffer(name, value)
+        return self._graph.get_attr(name)
+
+    def _tensor(self, node: Any) -> torch.Tensor:
+        return attribute_of(self._module, node)
+
+    def _input_scale(self, node: Node) -> float:
+        source = data_inputs(node)[0]
+        while source.name in self._plan.fused:
+            source = data_inputs(source)[0]
+        found = self._plan.stored.get(source.name)
+        if found is None and operator_of(source) == "":
+            found = None
+        # A source that is not stored was given its quantization by `quantize_operator` just before.
+        return found.scale if found is not None else float(source.args[1])  # type: ignore[arg-type]
+
+    def _gain(self, node: Node) -> float:
+        result = next(iter(node.users)) if node.name in self._plan.fused else node
+        return self._plan.stored[result.name].scale / self._input_scale(node)
+
+
+def attribute_of(module: GraphModule, node: Node) -> torch.Tensor:
+    """The tensor behind a `get_attr` node."""
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value.detach()  # type: ignore[no-any-return]
+
+
+def _last_placeholder(graph: Any) -> Node:
+    return [node for node in graph.nodes if node.op == "placeholder"][-1]  # type: ignore[no-any-return]
+
+
+def _lift_scalars(module: GraphModule) -> None:
+    """Write `x + 3.0` as an addition of a constant tensor, because an int8 kernel's operands are tensors."""
+    import torch
+
+    table = {
+        torch.ops.aten.add.Tensor: torch.ops.aten.add.Tensor,
+        torch.ops.aten.sub.Tensor: torch.ops.aten.sub.Tensor,
+        torch.ops.aten.mul.Tensor: torch.ops.aten.mul.Tensor,
+        torch.ops.aten.add.Scalar: torch.ops.aten.add.Tensor,
+        torch.ops.aten.sub.Scalar: torch.ops.aten.sub.Tensor,
+        torch.ops.aten.mul.Scalar: torch.ops.aten.mul.Tensor,
+    }
+    made: dict[float, str] = {}
+    for node in module.graph.nodes:
+        if node.target not in table or not isinstance(node.args[1], int | float) or node.kwargs.get("alpha", 1) != 1:
+            continue
+        value = float(node.args[1])
+        if not math.isfinite(value):
+            continue
+        name = made.setdefault(value, f"_scalar_{len(made)}")
+        if not hasattr(module, name):
+            # One axis per axis of the partner: a runtime then broadcasts without a reshape.
+            module.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        with module.graph.inserting_before(node):
+            constant = module.graph.get_attr(name)
+        constant.meta["val"] = torch.tensor(value)
+        node.target = table[node.target]
+        node.args = (node.args[0], constant)
+
+
+def _dense_for_pointwise(module: GraphModule) -> None:
+    """Write a 1x1 convolution of a vector (1, C, 1, 1) as a dense layer, the form with int8-weight kernels."""
+    import torch
+
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        if operator_of(node) != "conv2d":
+            continue
+        source, weight = node.args[0], node.args[1]
+        shape, groups = tuple(source.meta["val"].shape), (node.args[6:] or (1,))[0]
+        kernel = tuple(weight.meta["val"].shape) if "val" in weight.meta else ()
+        if shape[2:] != (1, 1) or groups != 1 or kernel[2:] != (1, 1) or tuple(node.meta["val"].shape[2:]) != (1, 1):
+            continue
+        matrix = f"_matrix_{node.name}"
+        module.register_buffer(matrix, attribute_of(module, weight).reshape(kernel[:2]).clone())
+        bias = node.args[2] if len(node.args) > 2 else None
+        with module.graph.inserting_before(node):
+            flat = module.graph.call_function(aten.reshape.default, (source, list(shape[:2])))
+            flat.meta["val"] = source.meta["val"].reshape(shape[:2])
+            attribute = module.graph.get_attr(matrix)
+            dense = module.graph.call_function(aten.linear.default, (flat, attribute, bias))
+            dense.meta["val"] = node.meta["val"].reshape(shape[0], kernel[0])
+            result = module.graph.call_function(aten.reshape.default, (dense, [shape[0], kernel[0], 1, 1]))
+            result.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(result)
+        module.graph.erase_node(node)
