@@ -1,0 +1,96 @@
+"""The TensorFlow Lite emitter: a lowered program becomes one `.tflite` file.
+
+The port manifest is embedded as the metadata entry `mvtool.ports` (UTF-8 JSON). Without mvtool it is read
+by walking `Model.metadata`, taking the entry of that name and decoding `Model.buffers[entry.buffer].data`:
+with the Python schema of `ai-edge-litert`,
+
+    model = schema_py_generated.Model.GetRootAs(data)
+    entries = (model.Metadata(i) for i in range(model.MetadataLength()))
+    buffer = next(e.Buffer() for e in entries if e.Name() == b"mvtool.ports")
+    json.loads(model.Buffers(buffer).DataAsNumpy().tobytes())
+
+A port's `position` is its place among the graph's inputs or outputs (`SubGraph.inputs`, `SubGraph.outputs`),
+which is the order of `Interpreter.get_input_details()`; its `name` is the key in the one signature
+(`serving_default`) and the name of the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mvtool.converters.tflite_check import smoke_check
+from mvtool.converters.tflite_export import export_float
+from mvtool.converters.tflite_repairs import repair
+from mvtool.files import write_atomic
+from mvtool.ports import PortManifest, Precision, Quantization, Runtime, TensorPort
+from mvtool.program import StateSpec, StreamProgram
+from mvtool.quantization.tflite import TFLiteQuantization, quantize
+from mvtool.runtimes.litert import METADATA_NAME
+
+Report = Callable[[str], None]
+
+
+def emit(
+    program: StreamProgram,
+    path: Path,
+    *,
+    quantization: TFLiteQuantization | None = None,
+    report: Report | None = None,
+) -> PortManifest:
+    """Write a `.tflite` file, load it and compare one step with the program.
+
+    Args:
+        program: Lowered for TFLite, with the int8 recipe where `quantization` is given.
+        path: File to write; it appears only when it is complete and has been executed.
+        quantization: Calibration; None writes fp32.
+        report: Told what was repaired and what stays float, one line at a time.
+
+    Returns:
+        The embedded manifest.
+
+    Raises:
+        ConversionError: The graph cannot be converted or quantized, or the written file computes something else.
+        MissingExtraError: litert-torch or ai-edge-litert is not installed.
+    """
+    tell = report or (lambda line: None)
+    graph = export_float(program)
+    for what, count in repair(graph).items():
+        tell(f"{count} x {what}")
+    ports: dict[str, Quantization] = {}
+    if quantization is not None:
+        quantized = quantize(graph, program, quantization)
+        ports = dict(quantized.ports)
+        for line in quantized.left:
+            tell(f"stays float: {line}")
+    precision = Precision.FP32 if quantization is None else Precision.INT8
+    manifest = with_int8_ports(program, ports).manifest(Runtime.TFLITE, precision)
+    graph.set_metadata(METADATA_NAME, manifest.to_json())
+    data = graph.serialise()
+    smoke_check(data, program, manifest)
+    write_atomic(path, data)
+    return manifest
+
+
+def with_int8_ports(program: StreamProgram, parameters: dict[str, Quantization]) -> StreamProgram:
+    """`program` whose named ports are int8 with these parameters; positions follow the port order."""
+
+    def port(old: Any, position: int) -> Any:
+        update: dict[str, object] = {"position": position}
+        if old.name in parameters:
+            update |= {"dtype": "int8", "quantization": parameters[old.name]}
+        return old.model_copy(update=update)
+
+    first_in, first_out = len(program.inputs), len(program.outputs)
+    inputs = tuple(port(p, i) for i, p in enumerate(program.inputs))
+    outputs = tuple(port(p, i) for i, p in enumerate(program.outputs))
+    states = tuple(
+        _state(s, port(s.input, first_in + i), port(s.output, first_out + i)) for i, s in enumerate(program.states)
+    )
+    return program.replace(inputs=inputs, states=states, outputs=outputs)
+
+
+def _state(state: StateSpec, before: TensorPort, after: TensorPort) -> StateSpec:
+    return replace(state, input=before, output=after)

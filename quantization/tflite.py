@@ -1,0 +1,114 @@
+"""int8 for TensorFlow Lite: calibrate the float artifact's own graph, then rewrite it.
+
+mvtool quantizes the graph itself instead of asking ai-edge-quantizer, because the state loop, ports of
+mixed types, and ranges shared with the other targets are what that tool cannot express
+(`docs/decisions/tflite-int8.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mvtool.converters.tflite_graph import Graph
+from mvtool.errors import ConversionError
+from mvtool.ports import Quantization
+from mvtool.program import StreamProgram
+from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
+from mvtool.quantization.policy import int8_inputs, int8_states
+from mvtool.quantization.proportions import refuse, violations
+from mvtool.quantization.tflite_domains import decide
+from mvtool.quantization.tflite_ranges import observe
+from mvtool.quantization.tflite_rewrite import Rewriter, float_weights_left
+from mvtool.quantization.tflite_scales import assign
+
+
+@dataclass(frozen=True)
+class TFLiteQuantization:
+    """What int8 needs to know.
+
+    Attributes:
+        calibration: Clips that the stream is rolled on.
+        ranges: Range of each port by name, shared by all targets; computed when not given.
+    """
+
+    calibration: CalibrationSet
+    ranges: Mapping[str, Range] | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Result of `quantize`.
+
+    Attributes:
+        graph: The int8 graph.
+        ports: Parameters of each int8 port, by name.
+        left: What stays float although it works on feature maps, with the reason.
+    """
+
+    graph: Graph
+    ports: Mapping[str, Quantization]
+    left: tuple[str, ...]
+
+
+def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization) -> Quantized:
+    """Quantize a float graph.
+
+    Args:
+        graph: As `export_float` returned it; changed in place.
+        program: The lowered program that the graph came from.
+        settings: Calibration.
+
+    Raises:
+        ConversionError: A tensor is not finite, scales are out of proportion, or a state would not be tied.
+    """
+    ranges = settings.ranges or port_ranges(program, settings.calibration)
+    # Serialising drops unused tensors, so it comes before anything is named by its index.
+    observed = observe(graph.serialise(), program, settings.calibration)
+    ports = port_parameters(program, ranges)
+    inputs = {i: ports[p.name] for i, p in enumerate(program.input_ports) if p.name in ports}
+    outputs = {i: ports[p.name] for i, p in enumerate(program.output_ports) if p.name in ports}
+    pinned = {graph.inputs[i]: q for i, q in inputs.items()} | {graph.outputs[i]: q for i, q in outputs.items()}
+    domains = decide(graph, frozenset(pinned))
+    scales = assign(graph, domains, observed, pinned)
+    Rewriter(graph, domains, scales, inputs, outputs).run()
+    refuse(violations(graph), program.info.name)
+    check_ties(graph, program)
+    left = [f"{count} x {reason}" for reason, count in sorted(domains.left.items())]
+    left += [f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph)]
+    return Quantized(graph, ports, tuple(left))
+
+
+def port_parameters(program: StreamProgram, ranges: Mapping[str, Range]) -> dict[str, Quantization]:
+    """Parameters of the ports that are int8, by port name; both sides of a state get the same.
+
+    Raises:
+        ConversionError: A port has no range.
+    """
+    states = int8_states(program)
+    chosen = int8_inputs(program)
+    names = [p.name for p in program.inputs if p.name in chosen]
+    names += [p.name for s in program.states if s.logical.name in states for p in (s.input, s.output)]
+    missing = [name for name in names if name not in ranges]
+    if missing:
+        raise ConversionError(f"The calibration of {program.info.name} gave no range for the ports {missing}.")
+    return {name: affine(ranges[name].low, ranges[name].high) for name in names}
+
+
+def check_ties(graph: Graph, program: StreamProgram) -> None:
+    """Check on the graph's own outputs that each state leaves as it enters.
+
+    The signature is not asked: it can point at another tensor than the graph's output.
+
+    Raises:
+        ConversionError: A state's two sides differ in type, scale or zero point.
+    """
+    first_in, first_out = len(program.inputs), len(program.outputs)
+    for index, state in enumerate(program.states):
+        before, after = graph.inputs[first_in + index], graph.outputs[first_out + index]
+        sides = [(graph.dtype(t), graph.quantization(t)) for t in (before, after)]
+        if sides[0] != sides[1]:
+            raise ConversionError(
+                f"State {state.logical.name!r} enters as {sides[0]} and leaves as {sides[1]}; both sides of the loop "
+                "must agree. Please report this model."
+            )

@@ -1,0 +1,139 @@
+"""Which operators of a `.tflite` graph compute in int8.
+
+The policy is `quantization/policy.py`: feature maps are int8, the vector path stays float. An operator
+computes in int8 if it reads or writes a feature map and XNNPACK has an int8 kernel for it; the kinds below
+are those whose one-operator int8 models were fully delegated (ai-edge-litert 2.3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from mvtool.converters.tflite_graph import Graph
+from mvtool.quantization.policy import is_feature_map
+
+COMPUTE = frozenset(
+    {
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "FULLY_CONNECTED",
+        "ADD",
+        "SUB",
+        "MUL",
+        "MEAN",
+        "SUM",
+        "LOGISTIC",
+        "TANH",
+        "LEAKY_RELU",
+    }
+)
+CARRY = frozenset(
+    {
+        "CONCATENATION",
+        "SLICE",
+        "STRIDED_SLICE",
+        "RESHAPE",
+        "TRANSPOSE",
+        "PAD",
+        "MAX_POOL_2D",
+        "RESIZE_BILINEAR",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+    }
+)
+"""Operators that move values: input and output share scale and zero point."""
+
+CLAMPS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+"""Activations without an int8 kernel of their own, and their number as a fused activation of ADD."""
+
+HAS_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
+"""Operators that XNNPACK computes on float activations with int8 weights."""
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The decision for each operator.
+
+    Attributes:
+        int8: Identities (`id`) of the operators that compute in int8.
+        left: Kind and reason of operators on feature maps that stay float, with how many there are.
+    """
+
+    int8: frozenset[int]
+    left: Counter[str] = field(default_factory=Counter)
+
+    def __contains__(self, operator: Any) -> bool:
+        """Whether `operator` computes in int8."""
+        return id(operator) in self.int8
+
+
+def decide(graph: Graph, int8_ports: frozenset[int]) -> Domains:
+    """Decide for every operator.
+
+    Args:
+        graph: A float graph.
+        int8_ports: Tensors of the ports that are int8.
+    """
+    chosen: set[int] = set()
+    left: Counter[str] = Counter()
+    for operator in graph.operators:
+        tensors = data_tensors(graph, operator)
+        if not tensors or not any(is_feature_map(graph.shape(t)) for t in tensors):
+            continue
+        reason = _obstacle(graph, operator)
+        if reason is None:
+            chosen.add(id(operator))
+        else:
+            left[f"{graph.kind(operator)}: {reason}"] += 1
+    return Domains(frozenset(chosen - _pointless(graph, chosen, int8_ports)), left)
+
+
+def data_tensors(graph: Graph, operator: Any) -> list[int]:
+    """Float tensors that an operator reads and writes, constants left out."""
+    return [*data_inputs(graph, operator), *(int(t) for t in operator.outputs if graph.dtype(int(t)) == "float32")]
+
+
+def data_inputs(graph: Graph, operator: Any) -> list[int]:
+    """Float tensors that an operator reads, constants left out."""
+    inputs = [int(t) for t in operator.inputs if t >= 0]
+    return [t for t in inputs if graph.dtype(t) == "float32" and graph.constant(t) is None]
+
+
+def _obstacle(graph: Graph, operator: Any) -> str | None:
+    """Why an operator cannot compute in int8, None if it can."""
+    kind = graph.kind(operator)
+    if kind not in COMPUTE | CARRY | CLAMPS.keys():
+        return "XNNPACK has no int8 kernel"
+    if any(graph.dtype(int(t)) != "float32" for t in operator.outputs):
+        return "the result is not a real number"
+    if kind in HAS_WEIGHTS and any(graph.constant(int(t)) is None for t in operator.inputs[1:] if t >= 0):
+        return "the weights are not constant"
+    if (
+        kind == "FULLY_CONNECTED"
+        and graph.shape(int(operator.inputs[0]))[-1:] != graph.shape(int(operator.inputs[1]))[-1:]
+    ):
+        return "the weights span more than the last axis"
+    return None
+
+
+def _pointless(graph: Graph, chosen: set[int], int8_ports: frozenset[int]) -> set[int]:
+    """Operators that only move values between float operators: int8 would only round them."""
+    carriers = [o for o in graph.operators if id(o) in chosen and graph.kind(o) in CARRY]
+    useful = {
+        t for o in graph.operators if id(o) in chosen and graph.kind(o) not in CARRY for t in data_tensors(graph, o)
+    }
+    useful |= int8_ports
+    changed = True
+    kept: set[int] = set()
+    while changed:
+        changed = False
+        for operator in carriers:
+            tensors = data_tensors(graph, operator)
+            if id(operator) not in kept and useful & set(tensors):
+                kept.add(id(operator))
+                useful |= set(tensors)
+                changed = True
+    return {id(o) for o in carriers} - kept
