@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +36,19 @@ class Executable(Protocol):
         ...
 
 
+class ScaleHome(StrEnum):
+    """Where a format keeps the scale and zero point of a port.
+
+    PORTS: With the tensor (TFLite).
+    OPERATORS: In the quantize operators beside it (Core ML, for states).
+    NOWHERE: Not readable from the file (`.pte`, inside a delegate).
+    """
+
+    PORTS = "ports"
+    OPERATORS = "operators"
+    NOWHERE = "nowhere"
+
+
 @dataclass(frozen=True)
 class FilePort:
     """A tensor as the artifact itself declares it, without its manifest.
@@ -43,13 +57,13 @@ class FilePort:
         name: `None` where the format keeps no names (`.pte`).
         shape: Axis lengths.
         dtype: NumPy name of the element type.
-        quantization: Scale and zero point, `None` where there are none or the format cannot hold them.
+        scales: Different scales and zero points that the file applies to it.
     """
 
     name: str | None
     shape: tuple[int, ...]
     dtype: str
-    quantization: Quantization | None = None
+    scales: tuple[Quantization, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,12 +73,12 @@ class FilePorts:
     Attributes:
         inputs: Input tensors.
         outputs: Output tensors.
-        holds_quantization: Whether the format stores scales at its ports.
+        scale_home: Where `scales` were read from.
     """
 
     inputs: tuple[FilePort, ...]
     outputs: tuple[FilePort, ...]
-    holds_quantization: bool
+    scale_home: ScaleHome
 
 
 class PortSession:

@@ -16,7 +16,8 @@ import numpy as np
 from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest, TensorPort
-from mvtool.runtimes.base import Executable, FilePort, FilePorts, PortSession
+from mvtool.runtimes.base import Executable, FilePort, FilePorts, PortSession, ScaleHome
+from mvtool.runtimes.coreml_scales import Scales, ScaleTrace
 from mvtool.runtimes.mlprogram.dtypes import numpy_dtype
 from mvtool.runtimes.mlprogram.loader import load_program as parse_package
 from mvtool.runtimes.mlprogram.program import Feature, ImageFeature, MLProgram
@@ -174,21 +175,21 @@ def _manifest(program: MLProgram, path: Path) -> PortManifest:
 
 
 def file_ports(path: Path) -> FilePorts:
-    """Ports of the model description, in its order.
-
-    Core ML has no scale at a port: the scales of an int8 model are those of its quantize operators.
+    """Ports of the model description, in its order, with the grids of the operators beside them.
 
     Raises:
         RuntimeLoadError: The model is not an ML program.
+        ManifestError: Files are missing or damaged.
     """
     program = _parsed(path)
+    trace = ScaleTrace(program)
     return FilePorts(
-        inputs=tuple(_file_port(feature) for feature in program.inputs),
-        outputs=tuple(_file_port(feature) for feature in program.outputs),
-        holds_quantization=False,
+        inputs=tuple(_file_port(feature, trace.entering(feature.name)) for feature in program.inputs),
+        outputs=tuple(_file_port(feature, trace.leaving(feature.name)) for feature in program.outputs),
+        scale_home=ScaleHome.OPERATORS,
     )
 
 
-def _file_port(feature: Feature) -> FilePort:
+def _file_port(feature: Feature, scales: Scales) -> FilePort:
     dtype = "uint8" if isinstance(feature, ImageFeature) else numpy_dtype(feature.type.dtype).name
-    return FilePort(feature.name, feature.type.shape, dtype)
+    return FilePort(feature.name, feature.type.shape, dtype, scales)

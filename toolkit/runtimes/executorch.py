@@ -17,7 +17,7 @@ import numpy as np
 from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest
-from mvtool.runtimes.base import FilePort, FilePorts, PortSession
+from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
 
 PORTS_METHOD = "mvtool_ports"
 _METHOD = "forward"
@@ -136,7 +136,7 @@ def file_ports(path: Path) -> FilePorts:
     meta = _load(_library(), path).method_meta(_METHOD)
     inputs = tuple(_file_port(meta.input_tensor_meta(i)) for i in range(meta.num_inputs()))
     outputs = tuple(_file_port(meta.output_tensor_meta(i)) for i in range(meta.num_outputs()))
-    return FilePorts(inputs=inputs, outputs=outputs, holds_quantization=False)
+    return FilePorts(inputs=inputs, outputs=outputs, scale_home=ScaleHome.NOWHERE)
 
 
 def _file_port(info: Any) -> FilePort:

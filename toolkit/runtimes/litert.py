@@ -14,7 +14,7 @@ from types import ModuleType
 from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest, Quantization
-from mvtool.runtimes.base import FilePort, FilePorts, PortSession
+from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
 from mvtool.runtimes.flatbuffer import Table
 
 METADATA_NAME = "mvtool.ports"
@@ -138,7 +138,7 @@ def file_ports(path: Path) -> FilePorts:
         _named_side(path, [int(i) for i in graph.numbers(field, "i")], signature, number, tensors)
         for field, number in ((1, 0), (2, 1))
     ]
-    return FilePorts(inputs=sides[0], outputs=sides[1], holds_quantization=True)
+    return FilePorts(inputs=sides[0], outputs=sides[1], scale_home=ScaleHome.PORTS)
 
 
 def _named_side(
@@ -157,14 +157,15 @@ def _named_side(
 def _file_port(name: str, tensor: Table) -> FilePort:
     shape = tuple(int(length) for length in tensor.numbers(0, "i"))
     dtype = _TYPES.get(tensor.scalar(1, "b"), "unknown")
-    return FilePort(name, shape, dtype, _quantization(tensor))
+    return FilePort(name, shape, dtype, _scales(tensor))
 
 
-def _quantization(tensor: Table) -> Quantization | None:
+def _scales(tensor: Table) -> tuple[Quantization, ...]:
     parameters = tensor.table(4)
     if parameters is None:
-        return None
-    scales, zeros = parameters.numbers(2, "f"), parameters.numbers(3, "q")
-    if len(scales) != 1:
-        return None
-    return Quantization(scale=scales[0], zero_point=int(zeros[0]) if zeros else 0)
+        return ()
+    scales = parameters.numbers(2, "f")
+    # A format without zero points means 0 for each scale.
+    zeros = parameters.numbers(3, "q") or (0,) * len(scales)
+    pairs = zip(scales, zeros, strict=True)
+    return tuple(dict.fromkeys(Quantization(scale=scale, zero_point=int(zero)) for scale, zero in pairs))

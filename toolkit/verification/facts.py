@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mvtool.ports import PortManifest, Quantization, Runtime, StateBinding, TensorPort
-from mvtool.runtimes.base import FilePort, FilePorts
+from mvtool.runtimes.base import FilePort, FilePorts, ScaleHome
 from mvtool.verification.report import Check, CheckResult, failed, passed
 
 _SHOWN = 4
@@ -48,8 +48,8 @@ def _logical_ports(manifest: PortManifest) -> list[tuple[str, tuple[int, ...]]]:
 def check_file_ports(ports: FilePorts, manifest: PortManifest) -> CheckResult:
     """The tensors of the file are those of its manifest: count, name, shape, type and scale."""
     faults = [
-        *_side("input", ports.inputs, manifest.input_ports, manifest.runtime, ports.holds_quantization),
-        *_side("output", ports.outputs, manifest.output_ports, manifest.runtime, ports.holds_quantization),
+        *_side("input", ports.inputs, manifest.input_ports, manifest.runtime, ports.scale_home),
+        *_side("output", ports.outputs, manifest.output_ports, manifest.runtime, ports.scale_home),
     ]
     if faults:
         more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -59,7 +59,7 @@ def check_file_ports(ports: FilePorts, manifest: PortManifest) -> CheckResult:
 
 
 def _side(
-    kind: str, found: tuple[FilePort, ...], listed: list[TensorPort], runtime: Runtime, scales: bool
+    kind: str, found: tuple[FilePort, ...], listed: list[TensorPort], runtime: Runtime, home: ScaleHome
 ) -> Iterator[str]:
     if len(found) != len(listed):
         yield f"the file has {len(found)} {kind}s, the manifest {len(listed)}"
@@ -71,10 +71,10 @@ def _side(
         if own is None:
             yield f"the file has no {kind} named {port.name!r}"
         else:
-            yield from _port_faults(f"{kind} {position} ({port.name!r})", own, port, runtime, scales)
+            yield from _port_faults(f"{kind} {position} ({port.name!r})", own, port, runtime, home)
 
 
-def _port_faults(where: str, own: FilePort, port: TensorPort, runtime: Runtime, scales: bool) -> Iterator[str]:
+def _port_faults(where: str, own: FilePort, port: TensorPort, runtime: Runtime, home: ScaleHome) -> Iterator[str]:
     if own.name is not None and own.name != port.name:
         yield f"{where} is named {own.name!r} in the file"
     same_shape = math.prod(own.shape) == math.prod(port.shape) if runtime is Runtime.COREML else own.shape == port.shape
@@ -82,52 +82,56 @@ def _port_faults(where: str, own: FilePort, port: TensorPort, runtime: Runtime, 
         yield f"{where} has shape {own.shape} in the file, {port.shape} in the manifest"
     if own.dtype != port.dtype:
         yield f"{where} is {own.dtype} in the file, {port.dtype} in the manifest"
-    wanted = port.quantization or port.grid
-    if scales and not same_scale(own.quantization, wanted):
-        yield f"{where} has {_scale(own.quantization)} in the file, {_scale(wanted)} in the manifest"
+    wanted = (port.quantization,) if port.quantization else ()
+    if home is ScaleHome.PORTS and not _agree(own.scales, wanted):
+        yield f"{where} has {_scales(own.scales)} in the file, {_scales(wanted)} in the manifest"
 
 
-def same_scale(first: Quantization | None, second: Quantization | None) -> bool:
-    """Whether two quantizations are one: equal zero points, scales equal as float32."""
-    if first is None or second is None:
-        return first is second
-    return first.zero_point == second.zero_point and np.float32(first.scale) == np.float32(second.scale)
+def _agree(first: Sequence[Quantization], second: Sequence[Quantization]) -> bool:
+    """Whether both name one and the same scale, or both none; scales are equal as float32."""
+    return bool(first) == bool(second) and len({_key(scale) for scale in (*first, *second)}) <= 1
 
 
-def _scale(quantization: Quantization | None) -> str:
-    if quantization is None:
-        return "no scale"
-    return f"scale {quantization.scale:.6g} and zero point {quantization.zero_point}"
+def _key(quantization: Quantization) -> tuple[float, int]:
+    return float(np.float32(quantization.scale)), quantization.zero_point
+
+
+def _scales(scales: Sequence[Quantization]) -> str:
+    listed = [f"scale {scale.scale:.6g}, zero point {scale.zero_point}" for scale in scales]
+    return " and ".join(listed) or "no scale"
 
 
 def check_ties(ports: FilePorts, manifest: PortManifest) -> CheckResult:
-    """Each state enters and leaves with one scale and zero point, in the file and in the manifest."""
-    faults = []
+    """Each state enters and leaves with one scale and zero point, in the file as in the manifest."""
+    faults, tied = [], 0
     for binding in manifest.states:
-        inside = _file_scales(ports, binding, manifest.runtime) if ports.holds_quantization else None
-        listed = tuple(port.quantization or port.grid for port in (binding.input, binding.output))
-        for place, (enters, leaves) in (("the file", inside or (None, None)), ("the manifest", listed)):
-            if not same_scale(enters, leaves):
-                faults.append(
-                    f"state {binding.state!r} enters with {_scale(enters)} and leaves with {_scale(leaves)} in {place}"
-                )
+        listed = [port.quantization or port.grid for port in (binding.input, binding.output)]
+        enters, leaves = ([scale] if scale else [] for scale in listed)
+        if ports.scale_home is not ScaleHome.NOWHERE:
+            inside = (_port_of(ports.inputs, binding.input), _port_of(ports.outputs, binding.output))
+            # A state that is float on one side, like a running mean in Core ML, has no scale to share.
+            if any(listed) or all(port.scales for port in inside):
+                enters, leaves = ([*side, *port.scales] for side, port in zip((enters, leaves), inside, strict=True))
+        tied += bool(enters)
+        if not _agree(enters, leaves):
+            faults.append(f"state {binding.state!r} enters with {_scales(enters)} and leaves with {_scales(leaves)}")
     if faults:
         return failed(Check.TIED_STATES, f"untied scales: {'; '.join(faults[:_SHOWN])}")
-    source = "in the file" if ports.holds_quantization else "in the manifest (the format keeps no scales)"
-    return passed(Check.TIED_STATES, f"{len(manifest.states)} states keep their scale around the loop, {source}")
+    if ports.scale_home is ScaleHome.NOWHERE:
+        source = "in the manifest; the format keeps none, so the simulation check proves those of the file"
+    else:
+        source = "in the file and in the manifest"
+    return passed(
+        Check.TIED_STATES, f"{tied} of {len(manifest.states)} states are int8; each keeps one scale, {source}"
+    )
 
 
-def _file_scales(
-    ports: FilePorts, binding: StateBinding, runtime: Runtime
-) -> tuple[Quantization | None, Quantization | None]:
-    found = []
-    for side, port in ((ports.inputs, binding.input), (ports.outputs, binding.output)):
-        if runtime is Runtime.COREML:
-            own = next((p for p in side if p.name == port.name), None)
-        else:
-            own = side[port.position] if port.position < len(side) else None
-        found.append(own.quantization if own else None)
-    return found[0], found[1]
+def _port_of(side: tuple[FilePort, ...], port: TensorPort) -> FilePort:
+    """The tensor of the file for `port`: by name where the format has names, else by position."""
+    named = [own for own in side if own.name == port.name]
+    if named:
+        return named[0]
+    return side[port.position] if port.position < len(side) else FilePort(None, (), "")
 
 
 def check_reset(embedded: PortManifest, listed: PortManifest, reference: PortManifest) -> CheckResult:
