@@ -188,6 +188,7 @@ def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.E
         exported = torch.export.export(module, arguments, strict=False)
     except ValueError as error:
         raise ConversionError(f"{draft.program.info.name} cannot be lowered to four axes: {error}.") from error
+    exported.graph.eliminate_dead_code()
     difference = draft.difference(_ThroughPorts(exported.module(check_guards=False), ports))
     draft.reports.append(changes.report(RANK_NAME, difference))
     return exported

@@ -64,11 +64,11 @@ RECIPES = {
     for recipe in (
         Recipe(Runtime.TFLITE, Precision.FP32, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP, True),
         Recipe(Runtime.TFLITE, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.FACTORED, True),
-        Recipe(Runtime.EXECUTORCH, Precision.FP32, True, TemporalForm.TAPS, HardSwishForm.KEEP),
-        Recipe(Runtime.EXECUTORCH, Precision.INT8, True, TemporalForm.TAPS, HardSwishForm.FACTORED),
+        Recipe(Runtime.EXECUTORCH, Precision.FP32, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
+        Recipe(Runtime.EXECUTORCH, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
         Recipe(Runtime.COREML, Precision.FP32, False, TemporalForm.STACKED, HardSwishForm.KEEP),
         Recipe(Runtime.COREML, Precision.FP16, False, TemporalForm.STACKED, HardSwishForm.KEEP),
-        Recipe(Runtime.COREML, Precision.INT8, False, TemporalForm.STACKED, HardSwishForm.FACTORED),
+        Recipe(Runtime.COREML, Precision.INT8, False, TemporalForm.STACKED, HardSwishForm.KEEP),
     )
 }
 

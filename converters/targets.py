@@ -32,6 +32,32 @@ class Emitted:
     delegation: dict[str, JsonValue] = field(default_factory=dict)
 
 
+def _tflite(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
+    from mvtool.converters import tflite
+    from mvtool.quantization.shared import load_shared
+    from mvtool.quantization.tflite import TFLiteQuantization
+
+    quantization = None
+    if job.precision is Precision.INT8:
+        with stages.stage("calibration"):
+            calibration, ranges = load_shared(program, _calibration(job))
+        quantization = TFLiteQuantization(calibration, ranges)
+    with stages.stage("emit"):
+        return Emitted(tflite.emit(program, _output(job), quantization=quantization, report=stages.note))
+
+
+def _executorch(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
+    from mvtool.converters import executorch
+
+    with stages.stage("prepare"):
+        prepared = executorch.prepare(program)
+    source = prepared if job.precision is not Precision.INT8 else _quantized(job, prepared, stages)
+    with stages.stage("emit"):
+        emission = executorch.emit(source, _output(job), report=stages.note)
+    outside: list[JsonValue] = [*emission.outside]
+    return Emitted(emission.manifest, {"delegates": emission.delegates, "operators_outside": outside})
+
+
 def _coreml(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
     from mvtool.converters import coreml
 
@@ -47,13 +73,19 @@ def _quantized(job: Job, program: StreamProgram, stages: Stages) -> QuantizedPro
     from mvtool.quantization.pt2e import quantize
     from mvtool.quantization.shared import load_shared
 
-    if job.calibration is None or job.simulation is None:
-        raise ConversionError(f"The job {job.label!r} lacks a calibration or a simulation folder.")
+    if job.simulation is None:
+        raise ConversionError(f"The job {job.label!r} lacks a simulation folder.")
     with stages.stage("quantize"):
-        calibration, ranges = load_shared(program, Path(job.calibration))
+        calibration, ranges = load_shared(program, _calibration(job))
         quantized = quantize(program, calibration, ranges)
         quantized.save(Path(job.simulation))
     return quantized
+
+
+def _calibration(job: Job) -> Path:
+    if job.calibration is None:
+        raise ConversionError(f"The job {job.label!r} lacks a calibration.")
+    return Path(job.calibration)
 
 
 def _output(job: Job) -> Path:
@@ -62,4 +94,8 @@ def _output(job: Job) -> Path:
     return Path(job.output)
 
 
-EMITTERS: dict[Runtime, Callable[[Job, StreamProgram, Stages], Emitted]] = {Runtime.COREML: _coreml}
+EMITTERS: dict[Runtime, Callable[[Job, StreamProgram, Stages], Emitted]] = {
+    Runtime.TFLITE: _tflite,
+    Runtime.EXECUTORCH: _executorch,
+    Runtime.COREML: _coreml,
+}

@@ -1,10 +1,13 @@
 """Convert, quantize, verify and run PyTorch video models for phones.
 
-    mvtool.convert(model_or_name, ...) -> Build
-    mvtool.open(path) -> Session
-    mvtool.verify(path) -> Verification
+    import mvtool
 
-Importing the package imports none of them; each is fetched when it is first used.
+    build = mvtool.convert("movinet_a0_stream", weights="a0.pth", precisions=("fp32", "int8"))
+    session = mvtool.open("build/movinet_a0_stream")       # reset, step, state
+    verification = mvtool.verify("build/movinet_a0_stream")
+
+The command line calls these three functions and nothing else. They are imported when first used, so
+that `import mvtool` costs nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +18,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mvtool.converters.pipeline import convert
     from mvtool.runtimes import open_artifact as open
-    from mvtool.verification.verify import verify
+    from mvtool.verification import verify
 
-__all__ = ["__version__", "convert", "open", "verify"]
 __version__ = "0.1.0"
+__all__ = ["__version__", "convert", "open", "verify"]
 
 _HOMES = {
     "convert": ("mvtool.converters.pipeline", "convert"),
     "open": ("mvtool.runtimes", "open_artifact"),
-    "verify": ("mvtool.verification.verify", "verify"),
+    "verify": ("mvtool.verification", "verify"),
 }
 
 
 def __getattr__(name: str) -> object:
+    """Import a public function when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module 'mvtool' has no attribute {name!r}")
-    module, function = _HOMES[name]
-    return getattr(importlib.import_module(module), function)
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -93,6 +93,7 @@ class RankLowering(nn.Module):
         self.recipe = recipe
         self.changes = changes
         self.first_run = True
+        self._known: dict[str, Any] = {}
 
     def hold(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """A constant, computed on the first run and a buffer from then on."""
@@ -136,6 +137,8 @@ class RankLowering(nn.Module):
             return args[0][args[1]]
         if node.target in COPIES:
             return args[0]
+        if not _has((args, kwargs), (Tensor, Folded)):
+            return self._folded_constant(node, args, kwargs)
         handler = HANDLERS.get(node.target)
         if handler is not None:
             result = handler(self, node, *args, **kwargs)
@@ -147,6 +150,18 @@ class RankLowering(nn.Module):
             return self._pointwise(node, args, kwargs)
         self.left(node, f"{node.target} has no form with four axes; it keeps its five")
         return self._refold(node.target(*self.plain(_unfolded(args)), **kwargs))  # type: ignore[operator]
+
+    def _folded_constant(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator on weights alone, or one that makes a tensor, is computed now."""
+        raw = _tree_map(args, lambda value: value.value if isinstance(value, Constant) else value)
+        return self.computed(node, lambda: node.target(*raw, **kwargs))  # type: ignore[operator]
+
+    def computed(self, node: fx.Node, make: Callable[[], Any]) -> Any:
+        """The result of `make` with tensors as constants; made on the first run only."""
+        if node.name not in self._known:
+            self._known[node.name] = _tree_map(make(), lambda v: Constant(node.name, v) if isinstance(v, Tensor) else v)
+            self.did("operator on constants computed")
+        return self._known[node.name]
 
     def plain(self, args: Any) -> Any:
         """Arguments with constants as held tensors."""
@@ -190,7 +205,7 @@ def _broadcastable(value: Tensor, order: tuple[int, int, int, int]) -> Tensor:
     return folded.as_order(order)
 
 
-def _has(tree: Any, kind: type) -> bool:
+def _has(tree: Any, kind: type | tuple[type, ...]) -> bool:
     found = False
 
     def look(value: Any) -> Any:
@@ -209,4 +224,6 @@ def _unfolded(tree: Any) -> Any:
 def _tree_map(tree: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, (list, tuple)):
         return type(tree)(_tree_map(item, function) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _tree_map(item, function) for key, item in tree.items()}
     return function(tree)

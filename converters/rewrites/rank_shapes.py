@@ -13,6 +13,14 @@ from mvtool.converters.rewrites.rank import Constant, RankLowering, common_order
 aten = torch.ops.aten
 
 
+@lowers(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
+def like(lowering: RankLowering, node: fx.Node, value: Any, *fill: Any, **kwargs: Any) -> Any:
+    """A constant of the shape that capture fixed."""
+    known = node.meta["val"]
+    number = fill[0] if fill else float(node.target is aten.ones_like.default)
+    return lowering.computed(node, lambda: torch.full(tuple(known.shape), number, dtype=known.dtype))
+
+
 @lowers(aten.cat.default)
 def cat(lowering: RankLowering, node: fx.Node, values: list[Any], dim: int = 0) -> Any:
     """Join along any axis but the one that is left out."""

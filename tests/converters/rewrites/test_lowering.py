@@ -1,0 +1,219 @@
+"""Lowering gives the same results with at most four axes and no 3D operator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from rewrite_models import Apply, Fifo, Gated, randomise
+from torch import nn
+
+from mvtool.converters.capture import capture
+from mvtool.converters.inputs import parse_input
+from mvtool.converters.lowering import LARGEST_DIFFERENCE, _refuse_inexact, lower
+from mvtool.converters.recipe import RECIPES, Recipe, TemporalForm, recipe_for
+from mvtool.converters.rewrites.draft import Changes, Draft
+from mvtool.errors import ConversionError, UsageError
+from mvtool.ports import Precision, Runtime
+from mvtool.program import ModelInfo, StreamProgram
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+TFLITE = recipe_for(Runtime.TFLITE, Precision.FP32)
+INT8 = recipe_for(Runtime.TFLITE, Precision.INT8)
+COREML = recipe_for(Runtime.COREML, Precision.FP32)
+EXECUTORCH = recipe_for(Runtime.EXECUTORCH, Precision.FP32)
+THREE_D = ("conv3d", "pool3d", "batch_norm")
+
+
+def captured(module: nn.Module, shape: str) -> StreamProgram:
+    return capture(module, [parse_input(shape)], ModelInfo("probe"))
+
+
+def operators(program: StreamProgram) -> list[str]:
+    return [str(node.target) for node in program.exported.graph.nodes if node.op == "call_function"]
+
+
+def largest_rank(program: StreamProgram) -> int:
+    values = [n.meta["val"] for n in program.exported.graph.nodes if n.op == "call_function"]
+    return max(v.dim() for v in values if isinstance(v, torch.Tensor))
+
+
+def roll(program: StreamProgram, steps: list[torch.Tensor]) -> list[np.ndarray]:
+    """First output of each step, through the ports of a lowered program."""
+    graph = program.exported.module(check_guards=False)
+    states = [torch.from_numpy(array) for array in program.initial_ports()]
+    found = []
+    for step in steps:
+        port = torch.from_numpy(program.inputs[0].encode(step.numpy()))
+        results = graph(port, *states)
+        found.append(program.outputs[0].decode(results[0].detach().numpy()))
+        states = list(results[len(program.outputs) :])
+    return found
+
+
+def check(module: nn.Module, shape: str, recipe: Recipe, steps: int = 1) -> StreamProgram:
+    """Lower `module` and compare some steps with the module itself."""
+    program = lower(captured(module, shape), recipe)
+    torch.manual_seed(3)
+    size = parse_input(shape).shape
+    inputs = [torch.randn(size) for _ in range(steps)]
+    with torch.no_grad():
+        expected = [module(x).numpy() for x in inputs]
+    for got, want in zip(roll(program, inputs), expected, strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=2e-5 * max(1.0, np.abs(want).max()))
+    assert largest_rank(program) <= 4
+    assert not [op for op in operators(program) if any(name in op for name in THREE_D)]
+    return program
+
+
+CONVOLUTIONS = {
+    "spatial": {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": (1, 2, 2)},
+    "pointwise": {"kernel_size": 1},
+    "full": {"kernel_size": 3, "padding": 1},
+    "full strided": {"kernel_size": 3, "padding": 1, "stride": 2},
+    "dilated": {"kernel_size": 3, "padding": 2, "dilation": 2},
+    "grouped": {"kernel_size": 3, "padding": 1, "groups": 2},
+    "depthwise": {"kernel_size": 3, "padding": 1, "groups": 4},
+    "depthwise in time": {"kernel_size": (3, 1, 1), "groups": 4, "bias": False},
+    "depthwise in time, strided": {"kernel_size": (3, 1, 1), "groups": 4, "stride": (2, 1, 1), "padding": (1, 0, 0)},
+    "depthwise in time, dilated": {"kernel_size": (2, 1, 1), "groups": 4, "dilation": (3, 1, 1)},
+    "all frames at once": {"kernel_size": (6, 3, 3), "padding": (0, 1, 1)},
+    "same": {"kernel_size": (2, 4, 3), "padding": "same"},
+    "two per group": {"kernel_size": (6, 3, 3), "groups": 4},
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("recipe", [TFLITE, COREML, EXECUTORCH], ids=lambda r: r.temporal.value)
+def test_conv3d_of_a_clip_equals_its_2d_form(name: str, recipe: Recipe) -> None:
+    torch.manual_seed(1)
+    check(nn.Conv3d(4, 8 if "two" in name else 4, **CONVOLUTIONS[name]).eval(), "1x4x6x9x8", recipe)
+
+
+FUNCTIONS = {
+    "average pool": lambda x: F.avg_pool3d(x, (1, 3, 3), (1, 2, 2)),
+    "average pool over time": lambda x: F.avg_pool3d(x, 2, 2),
+    "average pool, uncounted padding": lambda x: F.avg_pool3d(
+        x, (1, 3, 3), (1, 2, 2), (0, 1, 1), count_include_pad=False
+    ),
+    "average pool, counted padding": lambda x: F.avg_pool3d(x, 3, 2, 1),
+    "maximum pool": lambda x: F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+    "maximum pool over time": lambda x: F.max_pool3d(x, 3, 2, 1),
+    "global pool": lambda x: F.adaptive_avg_pool3d(x, 1).flatten(1),
+    "spatial pool": lambda x: F.adaptive_avg_pool3d(x, (6, 1, 1)),
+    "even adaptive pool": lambda x: F.adaptive_avg_pool3d(x, (3, 2, 2)),
+    "mean without keepdim": lambda x: x.mean((3, 4)),
+    "mean over time": lambda x: x.mean(2),
+    "amax": lambda x: x.amax((2, 3, 4), keepdim=True) + x,
+    "shift in time": lambda x: torch.cat([x[:, :2, 1:], torch.zeros_like(x[:, :2, :1])], 2) + x[:, 2:],
+    "frames first": lambda x: x.permute(0, 2, 1, 3, 4).reshape(6, 4, 8, 8).relu(),
+    "frames first and back": lambda x: F.relu(x.transpose(1, 2).flatten(0, 1)).view(1, 6, 4, 8, 8).transpose(1, 2),
+    "one frame": lambda x: x[:, :, -1] * 2,
+    "frame made video": lambda x: x[:, :, 0].unsqueeze(2) + x,
+    "channel bias": lambda x: x + torch.arange(4.0).view(1, 4, 1, 1, 1),
+    "picture bias": lambda x: x * torch.arange(8.0),
+    "chunks": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "split sizes": lambda x: torch.cat(torch.split(x, [1, 5], 2)[::-1], 2),
+    "softmax over time": lambda x: x.softmax(2),
+    "pad before": lambda x: F.pad(x, (0, 1, 0, 1, 2, 0)),
+    "swish": lambda x: F.silu(x) + F.hardswish(x) + torch.sigmoid(x),
+    "stretched": lambda x: x.mean((3, 4), keepdim=True).expand(-1, -1, -1, 8, 8) * x,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_video_keep_their_value(name: str) -> None:
+    for recipe in (TFLITE, COREML):
+        check(Apply(FUNCTIONS[name]), "1x4x6x8x8", recipe)
+
+
+@pytest.mark.parametrize("key", [k for k in RECIPES if k[1] is not Precision.FP16], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"kernel": (3, 3, 3), "groups": 1}, {"kernel": (2, 3, 3), "groups": 2}, {"dilation": 2}],
+    ids=["depthwise", "full", "grouped", "dilated"],
+)
+def test_stream_keeps_its_value_under_every_recipe(
+    key: tuple[Runtime, Precision], arguments: dict[str, object]
+) -> None:
+    module = randomise(Fifo(**arguments))  # type: ignore[arg-type]
+    program = check(module, "1x3x1x12x12", recipe_for(*key), steps=4)
+    assert all(report.max_difference < 1e-5 for report in program.rewrites)
+
+
+def test_batch_norm_and_scale_fold_into_convolutions() -> None:
+    program = check(randomise(Fifo()), "1x3x1x12x12", TFLITE, steps=2)
+    reports = {report.name: report for report in program.rewrites}
+    assert reports["fold batch norm"].changed == 2
+    assert "mul" not in " ".join(op for op in operators(program) if "mul" in op and "Tensor" not in op)
+
+
+def test_factored_hard_swish_leaves_no_hard_swish_and_scales_the_state() -> None:
+    program = lower(captured(randomise(Fifo()), "1x3x1x12x12"), INT8)
+    assert not [op for op in operators(program) if "hardswish" in op]
+    assert [state.input.multiplier for state in program.states] == [pytest.approx(6.0)]
+    assert program.states[0].output.multiplier == program.states[0].input.multiplier
+
+
+def test_unit_clamp_becomes_relu6_whose_factors_fold() -> None:
+    program = check(randomise(Gated()), "1x4x1x6x6", TFLITE)
+    names = operators(program)
+    assert "aten.clamp.default" not in names
+    assert names.count("aten.hardtanh.default") == 1
+    # 0.2, 6 and the sixth are in weights: one product is left, that of the gate.
+    assert names.count("aten.mul.Tensor") == 1
+    assert names.count("aten.add.Tensor") == 0
+
+
+def test_ports_are_channels_last_where_the_recipe_says_so() -> None:
+    module = randomise(Fifo())
+    last, first = (lower(captured(module, "1x3x1x12x12"), recipe) for recipe in (TFLITE, COREML))
+    assert (last.inputs[0].shape, last.inputs[0].layout) == ((1, 12, 12, 3), "NHWC")
+    assert last.states[0].input.shape == (2, 6, 6, 8)
+    assert (first.inputs[0].shape, first.inputs[0].layout) == ((1, 3, 12, 12), "NCHW")
+    assert first.states[0].input.shape == (8, 2, 6, 6)
+
+
+def test_clip_enters_without_its_batch() -> None:
+    program = lower(captured(nn.Conv3d(3, 4, 3, padding=1).eval(), "1x3x5x8x8"), TFLITE)
+    assert (program.inputs[0].shape, program.inputs[0].layout) == ((5, 8, 8, 3), "THWC")
+
+
+def test_what_is_left_alone_carries_its_reason() -> None:
+    module = Apply(lambda x: F.interpolate(x, scale_factor=(2, 1, 1)))
+    program = lower(captured(module, "1x4x3x4x4"), TFLITE)
+    assert any("no form with four axes" in line for line in program.rewrites[-1].left_alone)
+
+
+def test_batches_of_video_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ConversionError, match="batch of one"):
+        lower(captured(nn.Conv3d(4, 4, 3, padding=1).eval(), "2x4x5x8x8"), TFLITE)
+
+
+def test_a_rewrite_that_changes_results_is_refused() -> None:
+    draft = Draft(captured(nn.Conv3d(3, 4, 1).eval(), "1x3x2x4x4"))
+
+    def spoil(draft: Draft, changes: Changes) -> None:
+        weight = next(n for n in draft.module.graph.nodes if n.op == "get_attr")
+        getattr(draft.module, str(weight.target)).data.mul_(1.001)
+        changes.did("spoiled")
+
+    before = draft.module
+    draft.checked("nothing", lambda draft, changes: None)
+    _refuse_inexact(draft)
+    for name, buffer in list(before.named_buffers()):
+        setattr(before, name, buffer.clone())
+    draft.checked("spoil", spoil)
+    assert draft.reports[-1].max_difference > LARGEST_DIFFERENCE
+    with pytest.raises(ConversionError, match="'spoil' changed the results"):
+        _refuse_inexact(draft)
+
+
+def test_recipes_cover_every_target_and_refuse_what_is_missing() -> None:
+    assert {target for target, _ in RECIPES} == set(Runtime)
+    assert recipe_for(Runtime.COREML, Precision.INT8).temporal is TemporalForm.STACKED
+    with pytest.raises(UsageError, match="it has: fp32, int8"):
+        recipe_for(Runtime.TFLITE, Precision.FP16)
