@@ -12,16 +12,19 @@ from mvtool.running import UNTRAINED
 from mvtool.verification.report import Verification
 
 
+def title(build: Build) -> Text:
+    """Name of the model, and whether its weights are untrained."""
+    model = build.manifest.model
+    return Text(f"{model.name} · {UNTRAINED}" if model.untrained else model.name, style="bold")
+
+
 def artifacts_table(build: Build) -> Table:
     """One row per artifact."""
-    model = build.manifest.model
-    title = f"{model.name} · {UNTRAINED}" if model.untrained else model.name
     listing = console.table("file", "runtime", "precision", "size", "delegation", "seconds", right=("size", "seconds"))
-    listing.title = title
     for entry in build.manifest.artifacts:
         seconds = f"{sum(entry.seconds.values()):.1f}"
-        size = console.mebibytes(entry.bytes)
-        console.add_row(listing, entry.file, entry.runtime, entry.precision, size, delegation(entry), seconds)
+        sizes = (entry.runtime, entry.precision, console.size(entry.bytes))
+        console.add_row(listing, entry.file, *sizes, delegation(entry), seconds)
     return listing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from typing import Any, TextIO
@@ -15,6 +16,9 @@ from rich.text import Text
 
 PIPED_WIDTH = 160
 """Columns where output is no terminal, so that tables in log files are not cut at 80."""
+QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+"""coremltools imports TensorFlow if it is there. It greets with a notice about oneDNN unless that is off; nothing in
+mvtool computes with TensorFlow."""
 
 
 def stdout() -> Console:
@@ -37,9 +41,9 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A plain table; the columns named in `right` are aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    made = Table(header_style="bold", box=None, pad_edge=False)
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
@@ -50,18 +54,30 @@ def add_row(target: Table, *cells: object) -> None:
     target.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
-def mebibytes(size_bytes: int) -> str:
-    """A size for people, in MiB (2**20 bytes)."""
-    return f"{size_bytes / 2**20:.2f} MiB"
+def size(size_bytes: int) -> str:
+    """A size for people, in KiB (2**10 bytes) or MiB (2**20 bytes).
+
+    Example:
+        >>> size(2048), size(3 * 2**20)
+        ('2.0 KiB', '3.00 MiB')
+    """
+    return f"{size_bytes / 2**20:.2f} MiB" if size_bytes >= 2**20 else f"{size_bytes / 2**10:.1f} KiB"
 
 
 def show_warnings(verbose: bool) -> None:
-    """Send warnings and log records to stderr, one line each; third-party notices to their developers are dropped."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
-        warnings.simplefilter("ignore", category)
-    warnings.showwarning = _show_warning
+    """Send mvtool's own log records to stderr, one line each; the notices of frameworks only if `verbose`.
 
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    Frameworks tell every start of theirs which versions they were tested with and which processor features they
+    use; that is for their developers, and would bury what mvtool has to say.
+    """
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    if verbose:
+        return
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(logging.Filter("mvtool"))
+    # The levels of `torch` itself are reset when it is imported; this logger's is not.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    for name, value in QUIET_TENSORFLOW.items():
+        os.environ.setdefault(name, value)

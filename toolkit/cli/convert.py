@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mvtool.cli import console, progress
-from mvtool.cli.build_view import artifacts_table, print_rewrites
+from mvtool.cli.build_view import artifacts_table, print_rewrites, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
@@ -21,7 +21,12 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 
 @click.command("convert")
 @click.argument("model")
-@click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint; without it the weights are untrained.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Checkpoint; one per member for an ensemble. Without it the weights are untrained.",
+)
 @click.option("--int8", is_flag=True, help="fp32 and int8; short for --precision fp32,int8.")
 @listed_option("--target", "targets", known=RUNTIMES, default=",".join(RUNTIMES), show_default=True)
 @listed_option("--precision", "precisions", known=PRECISIONS, help="Default: fp32.")
@@ -48,7 +53,7 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @json_option("Print the build manifest.")
 def command(
     model: str,
-    weights: Path | None,
+    weights: tuple[Path, ...],
     int8: bool,
     targets: tuple[str, ...],
     precisions: tuple[str, ...] | None,
@@ -77,7 +82,7 @@ def command(
     with progress.view(quiet=as_json) as listener:
         build = convert(
             model,
-            weights=weights,
+            weights=weights[0] if len(weights) == 1 else weights or None,
             targets=targets,
             precisions=chosen_precisions(precisions, int8),
             out=out,
@@ -97,6 +102,7 @@ def command(
     to = console.stdout()
     if verbose:
         print_rewrites(build.manifest, to)
+    to.print(title(build))
     to.print(artifacts_table(build))
     to.print(
         f"\n{build.folder} in {time.monotonic() - started:.0f} s. Next: mvtool verify {build.folder}", markup=False

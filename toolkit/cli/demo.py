@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mvtool.cli import console, progress
-from mvtool.cli.build_view import artifacts_table, print_verification
+from mvtool.cli.build_view import artifacts_table, print_verification, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, listed_option
 from mvtool.errors import VerificationError
 
@@ -44,10 +44,12 @@ def command(
     to = console.stdout()
     with progress.view() as listener:
         build = convert(model, targets=targets, precisions=precisions, out=out, listener=listener)
+    to.print(title(build))
     to.print(artifacts_table(build))
     passed = True
     if not skip_verify:
-        verification = verify(out)
+        with progress.replay_bar() as replayed:
+            verification = verify(out, progress=replayed)
         print_verification(verification, to)
         passed = verification.passed
     source = video or str(demo_clip.path())

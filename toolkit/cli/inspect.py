@@ -14,7 +14,7 @@ from rich.text import Text
 from mvtool import operators, runtimes
 from mvtool.build import MANIFEST_FILE, ArtifactEntry, Build
 from mvtool.cli import console
-from mvtool.cli.build_view import artifacts_table, delegation, print_rewrites, print_verification
+from mvtool.cli.build_view import artifacts_table, delegation, print_rewrites, print_verification, title
 from mvtool.cli.options import json_option
 from mvtool.errors import ManifestError, UsageError
 from mvtool.files import size_of
@@ -114,6 +114,7 @@ def port_bytes(port: TensorPort) -> int:
 
 def _print_build(build: Build, to: Console) -> None:
     manifest = build.manifest
+    to.print(title(build))
     to.print(artifacts_table(build))
     weights = manifest.model.weights
     origin = UNTRAINED if manifest.model.untrained else weights.file_name or "weights of the module"
@@ -131,7 +132,7 @@ def _print_build(build: Build, to: Console) -> None:
 
 def _print_file(found: Inspected, to: Console) -> None:
     manifest = found.manifest
-    size = console.mebibytes(size_of(found.path))
+    size = console.size(size_of(found.path))
     to.print(
         Text(f"{found.path.name} · {manifest.model} · {manifest.runtime} {manifest.precision} · {size}", style="bold")
     )
@@ -144,9 +145,7 @@ def _print_file(found: Inspected, to: Console) -> None:
     to.print(_ports_table(manifest))
     if manifest.states:
         to.print(_states_table(manifest.states))
-        to.print(
-            Text(f"{len(manifest.states)} states, {console.mebibytes(found.state_bytes)} in and out of every step")
-        )
+        to.print(Text(f"{len(manifest.states)} states, {console.size(found.state_bytes)} in and out of every step"))
     to.print(Text("operators: " + ", ".join(f"{name} {n}" for name, n in found.operators.items())))
     if found.entry is not None and found.entry.delegation:
         to.print(Text(f"delegation: {delegation(found.entry)}"))

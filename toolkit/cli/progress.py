@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,6 +13,7 @@ from typing import Protocol, Self
 import click
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from mvtool.cli import console
@@ -42,6 +43,20 @@ def view(quiet: bool = False) -> StageView:
 def row_name(event: StageEvent) -> str:
     """`tflite int8`, `tflite`, `int8` or `all targets`."""
     return " ".join(part for part in (event.target, event.precision) if part) or SHARED
+
+
+@contextmanager
+def replay_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work of known length; silent where stderr is no terminal.
+
+    Yields:
+        A function of what goes on, how many parts of it are done, and how many there are.
+    """
+    to = console.stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 class PlainView:

@@ -126,7 +126,8 @@ def _summary(result: Run, timeline: Timeline) -> None:
     """Labels of the whole video by their highest and mean probability, and the time that a step took."""
     title = f"{len(timeline.times_s)} steps, {timeline.median_latency_ms:.2f} ms per step (median)"
     title += f" · {UNTRAINED}" if result.header.untrained else ""
-    listing = console.table("label", "highest", "mean", right=("highest", "mean"), title=title)
+    console.stdout().print(Text(title, style="bold"))
+    listing = console.table("label", "highest", "mean", right=("highest", "mean"))
     for score in timeline.leaders(5):
         console.add_row(listing, score.label, f"{score.probability:.1%}", f"{timeline.mean(score.class_index):.1%}")
     console.stdout().print(listing)

@@ -10,6 +10,7 @@ import click
 from mvtool.cli import console
 from mvtool.cli.build_view import print_verification
 from mvtool.cli.options import json_option
+from mvtool.cli.progress import replay_bar
 from mvtool.errors import VerificationError
 
 
@@ -25,7 +26,8 @@ def command(context: click.Context, path: Path, as_json: bool) -> None:
     from mvtool.verification.verify import verify
 
     console.show_warnings(verbose=False)
-    verification = verify(path)
+    with replay_bar() as progress:
+        verification = verify(path, progress=progress)
     if as_json:
         console.print_json(json.loads(verification.model_dump_json()))
     else:
