@@ -7,7 +7,6 @@ their class (`mvtool.errors`); Ctrl-C ends with 130; anything else is a defect o
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -47,10 +46,6 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away, as `mvtool zoo | head` does; nothing is wrong, and nothing may be written any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except MvtoolError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
