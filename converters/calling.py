@@ -91,10 +91,11 @@ def _bind(
     for name in named:
         if name not in parameters and not open_ended:
             raise CaptureError(f"{owner}.forward has no argument {name!r}; its arguments are: {listing}.")
-    free = [
+    variadic = next((n for n, p in parameters.items() if p.kind is kinds.VAR_POSITIONAL), None)
+    closed = [
         n for n, p in parameters.items() if n not in named and p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
     ]
-    variadic = next((n for n, p in parameters.items() if p.kind is kinds.VAR_POSITIONAL), None)
+    free = [n for n in closed if variadic is None or parameters[n].kind is not kinds.KEYWORD_ONLY]
     paths: list[str] = []
     extra = 0
     for spec in specs:
@@ -109,7 +110,7 @@ def _bind(
             raise CaptureError(f"{owner}.forward got more inputs ({len(specs)}) than it has arguments: {listing}.")
     if len(set(paths)) != len(paths) or named & {path.partition(".")[0] for path in paths} & set(constants):
         raise CaptureError(f"{owner}.forward got an argument twice: {', '.join([*paths, *constants])}.")
-    missing = [n for n in free if parameters[n].default is kinds.empty]
+    missing = [n for n in closed if n not in paths and parameters[n].default is kinds.empty]
     if missing:
         raise CaptureError(
             f"{owner}.forward needs the argument {missing[0]!r}, which was not given; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,16 @@ def capture(
         reached = [*(loop.source for loop in ends.buffers), *ends.written, *ends.unchanged]
         capture_checks.check_reached(module, rollout.changed, reached)
         wiring = Wiring(plan, pairs, rollout, ends, stream_state(module), tuple(output_names))
-        wired = wire(exported, wiring, info)
+        wired = wire(exported, wiring, _with_frames(info, inputs))
         return prove(wired, rollout)
     finally:
         keep.restore()
+
+
+def _with_frames(info: ModelInfo, inputs: Sequence[InputSpec]) -> ModelInfo:
+    """A clip of T frames per call says so itself, where nothing else was said."""
+    clips = [spec.shape[2] for spec in inputs if spec.layout == "NCTHW"]
+    return replace(info, frames_per_step=clips[0]) if info.frames_per_step == 1 and clips else info
 
 
 def _prepare(module: nn.Module) -> None:
@@ -125,7 +132,7 @@ def _resolve(
     plan: CallPlan, pairs: Sequence[tuple[str, str]], leaves: Sequence[Leaf], starts: Mapping[int, Tensor]
 ) -> tuple[Feedback, ...]:
     """Find the output leaf of every pair and check that it fits the input."""
-    found = []
+    found: list[Feedback] = []
     for before, after in pairs:
         position, index = plan.paths.index(before), _leaf(after, leaves)
         value, start = leaves[index].value, starts[position]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
 from torch.nn.modules.module import register_module_buffer_registration_hook
 from torch.utils import _pytree as pytree
 
@@ -51,9 +52,10 @@ def export_functional(module: nn.Module, plan: CallPlan, tensors: Sequence[Tenso
         capture_checks.check_graph(exported)
         _merge_names(exported, module)
         try:
-            return exported.run_decompositions({})
+            functional: ExportedProgram = exported.run_decompositions({})
         except Exception as error:
             raise _explain(error, module) from error
+    return functional
 
 
 @contextmanager
@@ -90,7 +92,8 @@ def _assignments_as_copies(module: nn.Module) -> Iterator[None]:
             slot[name] = old
         return kept
 
-    def separate(child: nn.Module, _name: str, value: Tensor | None) -> Tensor | None:
+    # Typed as in torch, whose signature forgets that such a hook may give another tensor.
+    def separate(child: nn.Module, _name: str, value: Tensor | None) -> Any:
         # What is assigned must not change when the buffer that it came from is written.
         return value.clone() if value is not None and id(child) in members else None
 
@@ -111,19 +114,18 @@ def _merge_names(exported: ExportedProgram, module: nn.Module) -> None:
 
     run_decompositions of torch 2.13 breaks on such a buffer when it is written.
     """
-    first: dict[int, Node] = {}
+    first = {id(value): name for name, value in reversed([*module.named_buffers(remove_duplicate=False)])}
     specs = exported.graph_signature.input_specs
-    placeholders = [node for node in exported.graph.nodes if node.op == "placeholder"]
-    for spec, node in zip(list(specs), placeholders, strict=True):
-        if spec.kind is not InputKind.BUFFER or spec.target is None:
-            continue
-        kept = first.setdefault(id(module.get_buffer(spec.target)), node)
-        if kept is not node:
-            node.replace_all_uses_with(kept)
+    nodes = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    buffers = {s.target: (s, node) for s, node in zip(specs, nodes, strict=True) if s.kind is InputKind.BUFFER}
+    for name, (spec, node) in buffers.items():
+        kept = first[id(module.get_buffer(str(name)))]
+        if kept != name:
+            node.replace_all_uses_with(buffers[kept][1])
             exported.graph.erase_node(node)
             specs.remove(spec)
-            exported.state_dict.pop(spec.target, None)
-            exported.constants.pop(spec.target, None)
+            exported.state_dict.pop(str(name), None)
+            exported.constants.pop(str(name), None)
 
 
 def _explain(error: Exception, module: nn.Module) -> CaptureError:
@@ -131,11 +133,11 @@ def _explain(error: Exception, module: nn.Module) -> CaptureError:
     place = places.of_error(error, module)
     if any(sign in text for sign in _DATA_DEPENDENT):
         return CaptureError(
-            f"The model's control flow or shapes depend on the values of a tensor {place}: {_first(error)}. A graph has one "
+            f"The model's control flow or shapes depend on the values of a tensor{place}: {_first(error)}. A graph has one "
             "path for every frame: compute both sides and choose with torch.where, and avoid .item(), bool(tensor) and nonzero."
         )
     return CaptureError(
-        f"torch.export cannot turn the model into a graph {place}: {type(error).__name__}: {_first(error)}."
+        f"torch.export cannot turn the model into a graph{place}: {type(error).__name__}: {_first(error)}."
     )
 
 
@@ -146,10 +148,10 @@ def _first(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide torch's own deprecation warnings and its log lines; what matters becomes an error of ours."""
+    """Hide torch's warnings, log lines and the graphs it prints when it fails; what matters becomes an error of ours."""
     log = logging.getLogger("torch")
     level = log.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         log.setLevel(logging.ERROR)
         try:

@@ -22,7 +22,7 @@ _HERE = str(Path(__file__).parent)
 
 
 def of_error(error: BaseException, module: nn.Module) -> str:
-    """Place of an exception, for example `in submodule 'head' (net.py:12, in forward)`; empty if unknown."""
+    """Place of an exception, ` in submodule 'head' (net.py:12, in forward)`; empty if unknown."""
     frames = [frame for frame, _ in traceback.walk_tb(_deepest(error)) if _is_user(frame.f_code.co_filename)]
     lines = [line for frame, line in traceback.walk_tb(_deepest(error)) if _is_user(frame.f_code.co_filename)]
     if not frames:
@@ -30,14 +30,14 @@ def of_error(error: BaseException, module: nn.Module) -> str:
     names = {id(child): name for name, child in module.named_modules()}
     owner = next((names[id(f.f_locals["self"])] for f in reversed(frames) if id(f.f_locals.get("self")) in names), "")
     code = frames[-1].f_code
-    return f"{_submodule(owner)} ({code.co_filename}:{lines[-1]}, in {code.co_name})"
+    return f" {_submodule(owner)} ({code.co_filename}:{lines[-1]}, in {code.co_name})"
 
 
 def innermost(error: BaseException) -> str:
-    """The last line outside of torch, mvtool's converters and Python itself, as `(net.py:12, in make)`; may be empty."""
+    """The last line outside of torch, mvtool's converters and Python itself, ` (net.py:12, in make)`; may be empty."""
     frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__) if _is_user(f.f_code.co_filename)]
     frames = [(code, line) for code, line in frames if not code.co_filename.startswith(_LIBRARY)]
-    return f"({frames[-1][0].co_filename}:{frames[-1][1]}, in {frames[-1][0].co_name})" if frames else ""
+    return f" ({frames[-1][0].co_filename}:{frames[-1][1]}, in {frames[-1][0].co_name})" if frames else ""
 
 
 def of_node(node: Node) -> str:

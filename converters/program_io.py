@@ -71,6 +71,7 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
     try:
         with atomic_path(target) as folder_in_progress:
             folder_in_progress.mkdir()
+            _forget_history(program)
             # torch writes the file's name into the archive, so the name must not vary.
             torch.export.save(program.exported, folder_in_progress / GRAPH_FILE)
             save_file(initial, folder_in_progress / INITIAL_FILE)
@@ -111,3 +112,9 @@ def load_program(folder: str | os.PathLike[str]) -> StreamProgram:
         outputs=document.outputs,
         rewrites=document.rewrites,
     )
+
+
+def _forget_history(program: StreamProgram) -> None:
+    # torch keeps the history of each node with memory addresses in it, so no two processes would write the same.
+    for node in program.exported.graph.nodes:
+        node.meta.pop("from_node", None)

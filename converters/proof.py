@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mvtool.converters.rollout import TOLERANCE, Rollout, Step, difference
-from mvtool.converters.wiring import Source, Wired
+from mvtool.converters.wiring import Origin, Wired
 from mvtool.errors import CaptureError
 from mvtool.program import RewriteReport, StreamProgram
 
@@ -42,7 +42,7 @@ def prove(wired: Wired, rollout: Rollout) -> StreamProgram:
     return program.replace(rewrites=(report,))
 
 
-def _value(source: Source, step: Step) -> Tensor:
+def _value(source: Origin, step: Step) -> Tensor:
     if source.input is not None:
         return step.inputs[source.input]
     if source.leaf is not None:

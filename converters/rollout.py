@@ -239,7 +239,7 @@ def call(module: nn.Module, plan: CallPlan, tensors: Sequence[Tensor]) -> tuple[
     except Exception as error:
         shapes = ", ".join(f"{p}={list(t.shape)}" for p, t in zip(plan.paths, tensors, strict=True))
         raise CaptureError(
-            f"The model fails on inputs {shapes}: {type(error).__name__}: {error} {places.of_error(error, module)}. "
+            f"The model fails on inputs {shapes}: {type(error).__name__}: {error}{places.of_error(error, module)}. "
             "Check the shapes given with --input."
         ) from error
     return name_leaves(result)

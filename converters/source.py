@@ -7,20 +7,16 @@ model.pt2                      a program saved with torch.export.save
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvtool.converters.inputs import DTYPES, InputSpec
 from mvtool.converters.naming import identifier
-from mvtool.errors import MvtoolError, SourceError, UsageError
+from mvtool.converters.user_code import build_from_code, is_module
+from mvtool.errors import SourceError, UsageError
 from mvtool.extras import require
 from mvtool.ports import Preprocessing
 from mvtool.program import ModelInfo
@@ -86,8 +82,10 @@ def load(
         WeightsError: The weights do not fit.
         UsageError: An option does not apply to this kind of source.
     """
-    torch = require("torch", "to load a model")
-    if isinstance(spec, torch.nn.Module):
+    require("torch", "to load a model")
+    if not isinstance(spec, str | os.PathLike):
+        if not is_module(spec):
+            raise SourceError(f"A model is a name, a path or a torch.nn.Module, got a {type(spec).__name__}.")
         source = _own(spec, type(spec).__name__, type(spec).__name__, weights, arguments)
     elif Path(spec).suffix == PT2_SUFFIX:
         source = _saved(Path(spec), weights, arguments)
@@ -174,8 +172,9 @@ def _preprocessing(entry: ModelEntry, height: int, width: int) -> Preprocessing:
 
 def _set_gate(module: nn.Module, gate: str) -> None:
     from mvtool.streaming import Gate
+    from mvtool.zoo.checkpoints.load import Gated
 
-    if not hasattr(module, "gate") or gate not in set(Gate):
+    if not isinstance(module, Gated) or gate not in set(Gate):
         raise UsageError(f"{gate!r} is no gate of {type(module).__name__}; known are {', '.join(Gate)}.")
     module.gate = Gate(gate)
 
@@ -211,88 +210,6 @@ def _code_name(spec: str) -> str:
     return f"{path.rpartition('.')[2]}_{attribute}"
 
 
-def build_from_code(spec: str, arguments: Mapping[str, object]) -> nn.Module:
-    """Import `package.module:factory` as Python would from the current directory, and call it.
-
-    The current directory is put first on `sys.path` and stays there, since models import lazily. The
-    attribute may be dotted, and may be a module object instead of a callable.
-
-    Raises:
-        SourceError: The text has another form, the import or the call raises, the attribute is missing,
-            or what comes out is no `torch.nn.Module`.
-    """
-    torch = require("torch", "to build a model")
-    path, _, attribute = spec.partition(":")
-    if not all(part.isidentifier() for part in [*path.split("."), *attribute.split(".")]):
-        hint = f" Write {path.removesuffix('.py').replace('/', '.')}:{attribute} instead." if ".py" in path else ""
-        raise SourceError(f"The model {spec!r} cannot be read; expected package.module:factory.{hint}")
-    found: Any = _import(path)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            close = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], n=5, cutoff=0.3)
-            raise SourceError(
-                f"{path} has no attribute {attribute!r}. "
-                + (f"Closest names: {', '.join(close)}." if close else "Check the name behind the colon.")
-            )
-        found = getattr(found, part)
-    built = found if isinstance(found, torch.nn.Module) else _call(spec, found, arguments)
-    if not isinstance(built, torch.nn.Module):
-        raise SourceError(f"{spec} gave a {type(built).__name__}; expected a torch.nn.Module.")
-    if built is found and arguments:
-        raise SourceError(
-            f"{spec} is a module object and takes no arguments, got {', '.join(arguments)}; name a factory."
-        )
-    return built
-
-
-def _import(path: str) -> ModuleType:
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(f"{error.name}.")):
-            raise SourceError(
-                f"Importing {path} fails: it imports {error.name!r}, which is not installed. {_place(error)}"
-            ) from error
-        raise SourceError(
-            f"The Python module {path!r} is not found: there is no {error.name!r} in {folder} nor among the installed "
-            "packages. Start mvtool in the folder from which `import` works."
-        ) from error
-    except MvtoolError:
-        raise
-    except Exception as error:
-        raise SourceError(f"Importing {path} fails: {type(error).__name__}: {error}. {_place(error)}") from error
-
-
-def _call(spec: str, factory: Any, arguments: Mapping[str, object]) -> Any:
-    if not callable(factory):
-        raise SourceError(f"{spec} is a {type(factory).__name__}; expected a function, a class or a torch.nn.Module.")
-    try:
-        inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
-        raise SourceError(
-            f"{spec} cannot be called with the arguments ({', '.join(arguments) or 'none'}): {error}. "
-            "Factory arguments are given as JSON, in Python as a mapping."
-        ) from error
-    except ValueError:
-        # Some builtins have no signature; the call itself will tell.
-        pass
-    try:
-        return factory(**arguments)
-    except Exception as error:
-        raise SourceError(f"{spec} raised {type(error).__name__}: {error}. {_place(error)}") from error
-
-
-def _place(error: BaseException) -> str:
-    """File and line where user code raised, outside of this file and the import machinery."""
-    from mvtool.converters.places import innermost
-
-    return innermost(error)
-
-
 def _saved(path: Path, weights: object, arguments: Mapping[str, object] | None) -> Source:
     from mvtool.converters.pt2 import load_exported
 
@@ -310,14 +227,18 @@ def _saved(path: Path, weights: object, arguments: Mapping[str, object] | None) 
 
 
 def _saved_inputs(exported: ExportedProgram) -> tuple[InputSpec, ...]:
-    """Input shapes of a saved program; none where one is dynamic or its arguments are nested."""
+    """Input shapes of a saved program; none where one is dynamic or an argument is nested."""
+    positional, keywords = exported.call_spec.in_spec.children()
+    if not all(child.is_leaf() for child in (*positional.children(), *keywords.children())):
+        return ()
+    names = [*(None for _ in positional.children()), *keywords.context]
     nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     specs = []
-    for name in exported.graph_signature.user_inputs:
-        value = nodes[name].meta["val"] if isinstance(name, str) and name in nodes else None
+    for name, node in zip(names, exported.graph_signature.user_inputs, strict=True):
+        value = nodes[node].meta["val"] if isinstance(node, str) and node in nodes else None
         dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
         shape = tuple(getattr(value, "shape", ()))
         if value is None or dtype not in DTYPES or not all(isinstance(size, int) for size in shape):
             return ()
-        specs.append(InputSpec(None, shape, dtype))  # type: ignore[arg-type]
+        specs.append(InputSpec(name, shape, dtype, as_kwarg=name is not None))  # type: ignore[arg-type]
     return tuple(specs)

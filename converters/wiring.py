@@ -51,7 +51,7 @@ class Wiring:
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where the eager value of a port is found in a `Step`.
 
     Attributes:
@@ -77,8 +77,8 @@ class Wired:
     """
 
     program: StreamProgram
-    inputs: tuple[Source, ...]
-    outputs: tuple[Source, ...]
+    inputs: tuple[Origin, ...]
+    outputs: tuple[Origin, ...]
     remarks: tuple[str, ...]
 
 
@@ -87,7 +87,7 @@ class _State:
     name: str
     loop: Loop
     initial: Tensor
-    source: Source
+    source: Origin
 
 
 def wire(exported: ExportedProgram, wiring: Wiring, info: ModelInfo) -> Wired:
@@ -123,7 +123,7 @@ def wire(exported: ExportedProgram, wiring: Wiring, info: ModelInfo) -> Wired:
             states=tuple(_state_spec(wiring, info, s, len(inputs) + i, len(outputs) + i) for i, s in enumerate(states)),
             outputs=tuple(_output_port(name, node, index) for index, (name, node, _) in enumerate(outputs)),
         ),
-        inputs=tuple(Source(input=position) for position, _ in inputs),
+        inputs=tuple(Origin(input=position) for position, _ in inputs),
         outputs=(*(source for _, _, source in outputs), *(state.source for state in states)),
         remarks=tuple(_remarks(wiring, places, fed, states)),
     )
@@ -161,7 +161,7 @@ def _input_names(plan: CallPlan, used: Sequence[int], names: Names) -> list[str]
     ]
 
 
-def _outputs(wiring: Wiring, info: ModelInfo, names: Names) -> list[tuple[str, Node, Source]]:
+def _outputs(wiring: Wiring, info: ModelInfo, names: Names) -> list[tuple[str, Node, Origin]]:
     """Model outputs in order, then buffers that are written but never read."""
     leaves = wiring.rollout.steps[0].outputs
     fed = {feedback.output for feedback in wiring.feedback}
@@ -176,16 +176,18 @@ def _outputs(wiring: Wiring, info: ModelInfo, names: Names) -> list[tuple[str, N
                 f"outputs ({', '.join(wanted)}); name each of them."
             )
         wanted = list(wiring.output_names)
-    found = [(names.unique(name), node, Source(leaf=index)) for name, (index, node) in zip(wanted, kept, strict=True)]
-    found += [(names.unique(name), node, Source(buffer=name)) for name, node in wiring.ends.written.items()]
+    found = [(names.unique(name), node, Origin(leaf=index)) for name, (index, node) in zip(wanted, kept, strict=True)]
+    found += [(names.unique(name), node, Origin(buffer=name)) for name, node in wiring.ends.written.items()]
     return found
 
 
 def _states(wiring: Wiring, places: Sequence[Node], names: Names) -> list[_State]:
     states = []
-    for loop in wiring.ends.buffers:
+    order = list(wiring.rollout.initial)
+    # torch.export may list assigned buffers of submodules in an order of its own.
+    for loop in sorted(wiring.ends.buffers, key=lambda loop: order.index(loop.source)):
         initial = wiring.rollout.initial[loop.source]
-        states.append(_State(names.unique_pair(loop.source, "_state"), loop, initial, Source(buffer=loop.source)))
+        states.append(_State(names.unique_pair(loop.source, "_state"), loop, initial, Origin(buffer=loop.source)))
     leaves = wiring.rollout.steps[0].outputs
     for feedback in wiring.feedback:
         path, node, after = (
@@ -196,7 +198,7 @@ def _states(wiring: Wiring, places: Sequence[Node], names: Names) -> list[_State
         if after is None:
             raise CaptureError(f"The output {leaves[feedback.output].name!r} paired with {path!r} is a constant.")
         loop = Loop(f"{path}={leaves[feedback.output].name}", node, after)
-        states.append(_State(names.unique_pair(path, "_state"), loop, feedback.initial, Source(leaf=feedback.output)))
+        states.append(_State(names.unique_pair(path, "_state"), loop, feedback.initial, Origin(leaf=feedback.output)))
     return states
 
 
