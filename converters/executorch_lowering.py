@@ -1,6 +1,6 @@
 """From a spelled graph to the bytes of a `.pte`, through ExecuTorch's exporter.
 
-The exporter is adjusted in four places while it runs, each for a measured reason; everything is restored
+The exporter is adjusted in five places while it runs, each for a measured reason; everything is restored
 afterwards. Written against executorch 1.4.1, which the extra pins; the tests count delegates and transposes.
 """
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 PURPOSE = "to write ExecuTorch programs"
+PATTERN_SEARCHES = frozenset({"ConvertToSDPAPass", "ConvertToUpsampleBilinear2d"})
+"""Passes that look for decomposed attention and resizing. Each exports its patterns anew, half of the whole
+conversion, and what they look for is never decomposed here: resizing is preserved, attention is delegated as it is."""
 KEPT_META = frozenset({"val", "tensor_meta"})
 
 
@@ -69,11 +72,19 @@ def adjusted_exporter() -> Iterator[None]:
         # Float activations with int8 weights; the exporter knows int8 weights with int8 activations only.
         return None if data is None else from_bias(bias, weight, data)
 
+    managers = preprocess.XNNPACKPassManager
+
+    def needed_passes(program: Any, passes: Any = None) -> Any:
+        manager = managers(program, passes=passes)
+        manager.passes = [p for p in manager.passes if p.__name__ not in PATTERN_SEARCHES]
+        return manager
+
     # A permutation of a value that XNNPACK holds channels-last must first see it as (N, C, H, W); the two
     # movements then cancel in `fold_movement`. The exporter would transpose in the wrong axes' terms instead.
     sensitive = tagged.memory_sensitive_ops_nchw | {permute}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(preprocess, "serialize_xnnpack_binary", folded))
+        stack.enter_context(mock.patch.object(preprocess, "XNNPACKPassManager", needed_passes))
         stack.enter_context(mock.patch.object(quant, "from_bias", staticmethod(bias_of)))
         stack.enter_context(mock.patch.object(tagged, "memory_sensitive_ops_nchw", sensitive))
         stack.enter_context(_without_retracing())

@@ -7,7 +7,7 @@ such values form a *group*, found by union-find, and a group's range is the unio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from torch.fx import Graph, GraphModule, Node
 
 WEIGHTED = frozenset({"conv2d", "linear"})
+
+ROUNDING = 1e-3
+"""Part of a range, a quarter of an int8 step: far above float32 rounding, far below anything that matters."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,18 @@ def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes:
 def _range_of(program: StreamProgram, graph: Graph, members: list[Node], ranges: Mapping[str, Range]) -> Range:
     frames = {node for port, node in zip(program.inputs, port_nodes(graph), strict=False) if port.image}
     # The camera port's range is exact by definition; what merely moves its pixels adds nothing to it.
-    found = [ranges[node.name] for node in members if node in frames] or [ranges[node.name] for node in members]
-    total = found[0]
-    for other in found[1:]:
-        total = total.union(other)
+    if chosen := [ranges[node.name] for node in members if node in frames]:
+        return _union(chosen)
+    ends = {*port_nodes(graph), *result_nodes(graph)}
+    total = _union([ranges[node.name] for node in members])
+    if ported := [ranges[node.name] for node in members if node in ends]:
+        # All targets share the ports' ranges; rounding differences between two graphs must not undo that.
+        shared = _union(ported)
+        slack = ROUNDING * (shared.high - shared.low)
+        if shared.low - slack <= total.low and total.high <= shared.high + slack:
+            return shared
     return total
+
+
+def _union(ranges: Sequence[Range]) -> Range:
+    return Range(min(r.low for r in ranges), max(r.high for r in ranges))

@@ -125,8 +125,7 @@ def quantize(
     shared = port_ranges(program, calibration) if ranges is None else ranges
     module = open_graph(program)
     found = observe(program, module, calibration)
-    for port, name in _port_names(program, module):
-        found[name] = found[name].union(shared[port.name]) if not _is_image(port) else shared[port.name]
+    found.update({name: shared[port.name] for port, name in _port_names(program, module) if port.name in shared})
     plan = make_plan(program, module, found)
     ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}
     exported = apply_plan(program, module, plan, found)
@@ -136,10 +135,6 @@ def quantize(
 def register_operators() -> None:
     """Make `torch.ops.quantized_decomposed` known, which torch does on import of this module only."""
     require("torch.ao.quantization.fx._decomposed", "to quantize and to simulate int8 graphs")
-
-
-def _is_image(port: TensorPort) -> bool:
-    return bool(getattr(port, "image", False))
 
 
 def _port_names(program: StreamProgram, module: GraphModule) -> list[tuple[TensorPort, str]]:

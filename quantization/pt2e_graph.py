@@ -11,6 +11,7 @@ from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
 from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
 from mvtool.quantization.policy import Kernel, kernel_of
+from mvtool.quantization.proportions import Violation, check, refuse
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,9 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
         module: From `open_graph`; changed in place.
         plan: From `make_plan` on the same module.
         ranges: Range per node name.
+
+    Raises:
+        ConversionError: XNNPACK would refuse some scales; the message names the operators.
     """
     import torch
 
@@ -55,6 +59,7 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
             writer.quantize_operator(node)
         elif node.name in plan.weight_only:
             writer.quantize_weight(node, None)
+    refuse(writer.violations, program.info.name)
     for node in list(module.graph.nodes):
         if node.name in plan.stored:
             writer.store(node)
@@ -79,6 +84,7 @@ class _Writer:
         self._plan = plan
         self._ranges = ranges
         self._count = 0
+        self.violations: list[Violation] = []
         self._operators = torch.ops.quantized_decomposed
 
     def quantize_operator(self, node: Node) -> None:
@@ -95,6 +101,8 @@ class _Writer:
             node.replace_input_with(source, replacement)
         if operator_of(node) in ("conv2d", "linear"):
             self.quantize_weight(node, self._gain(node))
+        elif operator_of(node) in ("add", "sub", "mul"):
+            self._check(node, [self._scale_of(source) for source in data_inputs(node)])
 
     def quantize_weight(self, node: Node, gain: float | None) -> None:
         """Per-channel symmetric int8 weights on axis 0, the output channels.
@@ -112,8 +120,10 @@ class _Writer:
         if gain is not None:
             scale = torch.maximum(scale, torch.full_like(scale, gain * SMALLEST_GAIN))
             if bias is not None:  # the bias is stored in int32 steps of input scale * weight scale
-                scale = torch.maximum(scale, bias.abs().double() / (self._input_scale(node) * 2.0**30))
+                scale = torch.maximum(scale, bias.abs().double() / (self._scale_of(data_inputs(node)[0]) * 2.0**30))
         scale = torch.where(scale > 0, scale, torch.ones_like(scale)).float()
+        if gain is not None:
+            self._check(node, [self._scale_of(data_inputs(node)[0]), *scale.tolist()])
         rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
         stored = torch.clamp(torch.round(weight / rows), -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
         with self._graph.inserting_before(node):
@@ -178,19 +188,25 @@ class _Writer:
     def _tensor(self, node: Any) -> torch.Tensor:
         return attribute_of(self._module, node)
 
-    def _input_scale(self, node: Node) -> float:
-        source = data_inputs(node)[0]
+    def _scale_of(self, source: Node) -> float:
         while source.name in self._plan.fused:
             source = data_inputs(source)[0]
         found = self._plan.stored.get(source.name)
-        if found is None and operator_of(source) == "":
-            found = None
         # A source that is not stored was given its quantization by `quantize_operator` just before.
         return found.scale if found is not None else float(source.args[1])  # type: ignore[arg-type]
 
+    def _result(self, node: Node) -> Node:
+        return next(iter(node.users)) if node.name in self._plan.fused else node
+
     def _gain(self, node: Node) -> float:
-        result = next(iter(node.users)) if node.name in self._plan.fused else node
-        return self._plan.stored[result.name].scale / self._input_scale(node)
+        return self._plan.stored[self._result(node).name].scale / self._scale_of(data_inputs(node)[0])
+
+    def _check(self, node: Node, scales: list[float]) -> None:
+        result = self._result(node)
+        tensors = [str(source.name) for source in node.all_input_nodes[:2]] + [str(result.name)]
+        self.violations += check(
+            operator_of(node), scales, self._plan.stored[result.name].scale, place=str(node.name), tensors=tensors
+        )
 
 
 def attribute_of(module: GraphModule, node: Node) -> torch.Tensor:
