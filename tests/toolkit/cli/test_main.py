@@ -129,12 +129,12 @@ def test_the_installed_command_and_the_module_are_the_same() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = [sys.executable, "-m", "mvtool", "zoo", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    process.wait(timeout=60)
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.wait(timeout=60)
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -147,11 +147,11 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         "from mvtool import cli\nfrom mvtool.cli.group import LazyCommand\n"
         "cli.cli._table['sleeper'] = LazyCommand('sleeper', '')\ncli.main(['sleeper'])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=30)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in shown

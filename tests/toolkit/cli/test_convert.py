@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mvtool.cli import convert as module
+from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs
+from mvtool.converters import pipeline
+from mvtool.converters.inputs import InputSpec
+from mvtool.errors import ConversionError, UsageError
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command asks the pipeline for; the pipeline itself is stopped."""
+    seen: dict[str, Any] = {}
+
+    def convert(model: str, **options: Any) -> None:
+        seen.update(options, model=model)
+        raise ConversionError("stopped here")
+
+    monkeypatch.setattr(pipeline, "convert", convert)
+    return seen
+
+
+def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
+    words = [
+        "net:make",
+        "--weights",
+        "a.pth",
+        "--target",
+        "tflite,coreml",
+        "--precision",
+        "fp16",
+        "--int8",
+        "--out",
+        "o",
+        "--calibration",
+        "c",
+    ]
+    words += [
+        "--input",
+        "1x3x8x8",
+        "--input",
+        "h=1x4:float32",
+        "--state",
+        "h=h2",
+        "--gate",
+        "keras",
+        "--classes",
+        "7",
+        "--labels",
+        "own.txt",
+    ]
+    words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
+    result = CliRunner().invoke(command, words)
+    assert isinstance(result.exception, ConversionError)
+    asked.pop("listener")
+    assert asked == {
+        "model": "net:make",
+        "weights": Path("a.pth"),
+        "targets": ("tflite", "coreml"),
+        "precisions": ("fp16", "int8"),
+        "out": Path("o"),
+        "calibration": Path("c"),
+        "inputs": (InputSpec(None, (1, 3, 8, 8)), InputSpec("h", (1, 4))),
+        "kwargs": {"width": 64},
+        "states": (("h", "h2"),),
+        "gate": "keras",
+        "num_classes": 7,
+        "labels": "own.txt",
+        "stage_timeout_s": 30.0,
+    }
+
+
+def test_defaults(asked: dict[str, Any]) -> None:
+    CliRunner().invoke(command, ["movinet_a0_stream"])
+    assert asked["targets"] == ("tflite", "coreml", "executorch")
+    assert asked["precisions"] == ("fp32",)
+    assert asked["weights"] is None
+    assert asked["out"] is None
+    assert asked["stage_timeout_s"] == pipeline.STAGE_TIMEOUT_S
+
+
+def test_an_ensemble_takes_one_file_per_member(asked: dict[str, Any]) -> None:
+    CliRunner().invoke(command, ["movinet_a6_base", "--weights", "a.pth", "--weights", "b.pth"])
+    assert asked["weights"] == (Path("a.pth"), Path("b.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--target", "tflite,onnx"], "got 'onnx'; expected a list of tflite, coreml, executorch"),
+        (["--target", ","], "got nothing"),
+        (["--precision", "int4"], "got 'int4'"),
+        (["--classes", "0"], "0 is not in the range"),
+        (["--gate", "tanh"], "'tanh' is not one of"),
+    ],
+)
+def test_words_that_mean_nothing(asked: dict[str, Any], arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(command, ["movinet_a0_stream", *arguments])
+    assert result.exit_code == 2
+    assert told in result.output
+    assert not asked
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "width=64"])
+def test_kwargs_must_be_an_object(text: str) -> None:
+    with pytest.raises(UsageError, match="--kwargs"):
+        parse_kwargs(text)
+
+
+def test_int8_is_short_for_fp32_and_int8() -> None:
+    assert chosen_precisions(None, int8=False) == ("fp32",)
+    assert chosen_precisions(None, int8=True) == ("fp32", "int8")
+    assert chosen_precisions(("int8", "fp32"), int8=True) == ("int8", "fp32")
+
+
+def test_gates_are_those_of_the_building_blocks() -> None:
+    from mvtool.streaming.activations import Gate
+
+    assert tuple(gate.value for gate in Gate) == GATES
+    assert module.STAGE_TIMEOUT_S == pipeline.STAGE_TIMEOUT_S
