@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvtool.streaming import Activation, Clock, SkipAveragePool, SqueezeExcite, StreamConv3d
+from mvtool.streaming.padding import same_size
 from mvtool.zoo.movinet_config import Block, ConvType, Layer, MoViNetConfig, Size, make_divisible
 
 BATCH_NORM_EPS = 1e-3
@@ -156,17 +157,24 @@ def _feature(config: MoViNetConfig, layer: Layer, stride: int, size: Size) -> tu
     """The depthwise convolution, and the temporal one of the factored form where the kernel spans time."""
     variant = config.variant
     factored = variant.conv is ConvType.FACTORED
-    common = {"groups": layer.expand, "activation": variant.activation, "causal": variant.causal}
-    kernel = (1 if factored else layer.time, layer.space, layer.space)
-    depthwise = ConvNorm(
-        layer.expand, layer.expand, kernel, stride=stride, input_shape=(config.batch_size, *size), **common
-    )
+
+    def convolution(kernel: tuple[int, int, int], stride: int, size: Size) -> ConvNorm:
+        return ConvNorm(
+            layer.expand,
+            layer.expand,
+            kernel,
+            stride=stride,
+            groups=layer.expand,
+            activation=variant.activation,
+            causal=variant.causal,
+            input_shape=(config.batch_size, *size),
+        )
+
+    depthwise = convolution((1 if factored else layer.time, layer.space, layer.space), stride, size)
     if not factored or layer.time == 1:
         return depthwise, None
     # The buffer holds the tensor after the spatial stride, a quarter of what a 3D kernel has to keep.
-    small = (config.batch_size, -(-size[0] // stride), -(-size[1] // stride))
-    temporal = ConvNorm(layer.expand, layer.expand, (layer.time, 1, 1), input_shape=small, **common)
-    return depthwise, temporal
+    return depthwise, convolution((layer.time, 1, 1), 1, (same_size(size[0], stride), same_size(size[1], stride)))
 
 
 def bottlenecks(config: MoViNetConfig) -> Iterator[tuple[str, InvertedBottleneck]]:

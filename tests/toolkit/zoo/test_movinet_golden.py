@@ -40,7 +40,7 @@ def write(golden: Any, folder: Path) -> Path:
     return path
 
 
-def build(golden: Any, folder: Path, **options: object) -> tuple[MoViNet, LoadedWeights]:
+def build(golden: Any, folder: Path, **options: Any) -> tuple[MoViNet, LoadedWeights]:
     size = golden.content["input"]
     # 3d_2plus1d is the training form of the stream: the same weights with 5 axes.
     entry = registry.get(golden.variant.removesuffix("_3d_2plus1d"))
