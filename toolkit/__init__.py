@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mvtool.converters.pipeline import convert
     from mvtool.runtimes import open_artifact as open
-    from mvtool.verification import verify
+    from mvtool.verification.verify import verify
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "convert", "open", "verify"]
@@ -26,7 +26,7 @@ __all__ = ["__version__", "convert", "open", "verify"]
 _HOMES = {
     "convert": ("mvtool.converters.pipeline", "convert"),
     "open": ("mvtool.runtimes", "open_artifact"),
-    "verify": ("mvtool.verification", "verify"),
+    "verify": ("mvtool.verification.verify", "verify"),
 }
 
 
