@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -23,19 +24,28 @@ _EXACT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 _ALPHA: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "elu": lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x)),
     "leaky_relu": lambda x, alpha: torch.where(x >= 0, x, alpha * x),
-    "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, torch.zeros_like(x)),
+    "thresholded_relu": lambda x, alpha: _thresholded_relu(x, alpha),
 }
 _ALPHA_BETA: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {
     "clamped_relu": lambda x, alpha, beta: torch.clamp(torch.where(x >= 0, x, alpha * x), max=beta),
     "linear_activation": lambda x, alpha, beta: alpha * x + beta,
     "scaled_tanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
-    "sigmoid_hard": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0.0, 1.0),
+    "sigmoid_hard": lambda x, alpha, beta: (alpha * x).add_(beta).clamp_(0.0, 1.0),
 }
 _GELU_MODES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "EXACT": F.gelu,
     "TANH_APPROXIMATION": lambda x: F.gelu(x, approximate="tanh"),
     "SIGMOID_APPROXIMATION": lambda x: x * torch.sigmoid(1.702 * x),
 }
+
+
+def _thresholded_relu(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return `x` where it is at least `alpha`, else 0.
+
+    torch's vectorized `threshold` keeps what is *above* its threshold, hence the float32 just below `alpha`.
+    """
+    below = float(np.nextafter(np.float32(alpha), np.float32(-np.inf)))
+    return F.threshold(x, below, 0.0)
 
 
 def _enter_plain(kind: str, compute: Callable[[torch.Tensor], torch.Tensor], exact: bool) -> None:
