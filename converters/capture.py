@@ -64,6 +64,7 @@ def capture(
     Raises:
         CaptureError: The module cannot be captured; the message names the place.
     """
+    capture_checks.check_module(module)
     keep = Snapshot(module)
     try:
         _prepare(module)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -14,7 +15,29 @@ from mvtool.converters.calling import CallPlan
 from mvtool.converters.inputs import DTYPES
 from mvtool.errors import CaptureError
 
-_aten = torch.ops.aten
+_ORIGINAL = "compiled._orig_mod"
+
+
+def check_module(module: nn.Module) -> None:
+    """Only plain modules on the CPU can be stepped and exported here.
+
+    Raises:
+        CaptureError: A part is TorchScript, compiled, or on another device.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{name or 'The model'!r} is TorchScript; torch.export needs the Python module it was made from."
+            )
+        if isinstance(child, OptimizedModule):
+            raise CaptureError(
+                f"{name or 'The model'!r} is wrapped by torch.compile; pass the module itself, {_ORIGINAL}."
+            )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise CaptureError(
+                f"{name!r} is on the device {tensor.device}; move the model with .cpu() before conversion."
+            )
 
 
 def check_inputs(plan: CallPlan) -> None:
