@@ -57,7 +57,6 @@ def _convert(exported: ExportedProgram, input_names: list[str]) -> bytes:
     from litert_torch import fx_infra
     from litert_torch._convert import fx_passes, litert_converter, signature
 
-    exported = fx_infra.safe_run_decompositions(exported, fx_infra.decomp.pre_convert_decomp())
     passes = [
         fx_passes.EliminateDeadCodePass(),
         fx_passes.OptimizeLayoutTransposesPass(),

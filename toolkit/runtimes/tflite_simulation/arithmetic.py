@@ -1,0 +1,143 @@
+"""Operators that work element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mvtool.errors import RuntimeLoadError
+from mvtool.runtimes.tflite_simulation.table import Place, Step, offset_operator, operator
+
+FUSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "relu_n1_to_1": lambda x: torch.clamp(x, -1.0, 1.0),
+    "relu6": lambda x: torch.clamp(x, 0.0, 6.0),
+    "tanh": torch.tanh,
+}
+
+
+def fused(place: Place) -> Callable[[Tensor], Tensor]:
+    """The activation that an operator applies to its result.
+
+    Raises:
+        RuntimeLoadError: It is not known.
+    """
+    name = place.options.get("fusedActivationFunction", "none")
+    if name not in FUSED:
+        raise RuntimeLoadError(f"The simulation does not know the fused activation {name!r} of {place.output.name!r}.")
+    return FUSED[name]
+
+
+BINARY: dict[str, Callable[[Any, Any], Tensor]] = {
+    "ADD": torch.add,
+    "SUB": torch.sub,
+    "MUL": torch.mul,
+    "DIV": torch.div,
+    "MINIMUM": torch.minimum,
+    "MAXIMUM": torch.maximum,
+    "POW": torch.pow,
+    "SQUARED_DIFFERENCE": lambda a, b: (a - b) * (a - b),
+}
+
+
+@operator(*BINARY)
+def binary(place: Place) -> Step:
+    """Two operands, broadcast."""
+    compute, activate = BINARY[place.operator.kind], fused(place)
+    return lambda a, b: activate(compute(a, b))
+
+
+@offset_operator("ADD", "SUB", half_up=True)
+def offset_sum(place: Place) -> Step:
+    """Each operand in units of the result, by factors of 21 bits (XNNPACK, `xnn_init_qs8_add_minmax_params`)."""
+    result = np.float32(place.output.scale)
+    ratios = (place.scale(0) / result, place.scale(1) / result)
+    unit = 2.0 ** (int(np.floor(np.log2(max(ratios)))) - 20)
+    first, second = (float(np.rint(ratio / unit) * unit) for ratio in ratios)
+    if place.operator.kind == "SUB":
+        second = -second
+    return lambda a, b: a * first + b * second
+
+
+@offset_operator("MUL")
+def offset_product(place: Place) -> Step:
+    """The exact product of integers, then one factor."""
+    factor = float(place.scale(0) * place.scale(1) / np.float32(place.output.scale))
+    return lambda a, b: (a * b) * factor
+
+
+UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "RELU": torch.relu,
+    "RELU6": lambda x: torch.clamp(x, 0.0, 6.0),
+    "RELU_N1_TO_1": lambda x: torch.clamp(x, -1.0, 1.0),
+    "RELU_0_TO_1": lambda x: torch.clamp(x, 0.0, 1.0),
+    "HARD_SWISH": F.hardswish,
+    "LOGISTIC": torch.sigmoid,
+    "TANH": torch.tanh,
+    "ELU": F.elu,
+    "EXP": torch.exp,
+    "LOG": torch.log,
+    "SIN": torch.sin,
+    "COS": torch.cos,
+    "SQRT": torch.sqrt,
+    "RSQRT": torch.rsqrt,
+    "SQUARE": torch.square,
+    "ABS": torch.abs,
+    "NEG": torch.neg,
+    "FLOOR": torch.floor,
+    "CEIL": torch.ceil,
+    "ROUND": torch.round,
+}
+
+
+@operator(*UNARY)
+def unary(place: Place) -> Step:
+    """One operand."""
+    return UNARY[place.operator.kind]
+
+
+@operator("QUANTIZE", "DEQUANTIZE")
+def convert(place: Place) -> Step:
+    """Values are real numbers already; the rounding to the output's scale follows."""
+    return lambda x: x
+
+
+@offset_operator("QUANTIZE", half_up=True)
+def requantize(place: Place) -> Step:
+    """From one scale to another, by a factor of 8 fractional bits (XNNPACK, `xnn_init_qs8_cvt_params`)."""
+    factor = float(np.rint(256 * place.scale(0) / np.float32(place.output.scale)) / 256)
+    return lambda x: x * factor
+
+
+@operator("LEAKY_RELU")
+def leaky_relu(place: Place) -> Step:
+    """Negative values times `alpha`."""
+    slope = float(place.options["alpha"])
+    return lambda x: F.leaky_relu(x, slope)
+
+
+@operator("GELU")
+def gelu(place: Place) -> Step:
+    """Exact, or the tanh form."""
+    form = "tanh" if place.options.get("approximate") else "none"
+    return lambda x: F.gelu(x, approximate=form)
+
+
+@operator("SOFTMAX")
+def softmax(place: Place) -> Step:
+    """Over the last axis."""
+    beta = float(place.options["beta"])
+    return lambda x: torch.softmax(x * beta, -1)
+
+
+@operator("CAST")
+def cast(place: Place) -> Step:
+    """To the output's element type."""
+    target = getattr(torch, place.output.dtype)
+    return lambda x: x.to(target)
