@@ -22,7 +22,14 @@ from mvtool.converters.coreml_package import write_package
 from mvtool.converters.coreml_ports import core_ml_ports, with_grids
 from mvtool.converters.coreml_precision import float16_selector
 from mvtool.converters.coreml_spec import check_ports, describe, float_types, name_values, strip
-from mvtool.converters.coreml_tools import Specification, conversion_errors, coremltools, quiet, remarks
+from mvtool.converters.coreml_tools import (
+    Specification,
+    conversion_errors,
+    coremltools,
+    quiet,
+    remarks,
+    without_validation,
+)
 from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import InputPort, PortManifest, Precision, Runtime, TensorPort
 from mvtool.program import StreamProgram
@@ -96,7 +103,7 @@ def _convert(
     report: Report,
 ) -> _Draft:
     ct = coremltools()
-    with quiet() as log, conversion_errors(program.info.name, log):
+    with quiet() as log, conversion_errors(program.info.name, log), without_validation():
         model = ct.convert(
             exported,
             convert_to="mlprogram",
@@ -146,10 +153,13 @@ def _compute_precision(ct: Any, program: StreamProgram, precision: Precision, su
     if precision is Precision.FP32:
         return ct.precision.FLOAT32
     first_in, first_out = len(program.inputs), len(program.outputs)
-    kept = [i for i, state in enumerate(program.states) if state.logical.name in summed]
+    ports = {state.logical.name: i for i, state in enumerate(program.states)}
+    integers = [i for i, state in enumerate(program.states) if state.input.dtype == "int32"]
     return ct.transform.FP16ComputePrecision(
         float16_selector(
-            {_provisional("in", first_in + i) for i in kept}, {_provisional("out", first_out + i) for i in kept}
+            {_provisional("in", first_in + ports[name]) for name in summed},
+            {_provisional("out", first_out + ports[name]) for name in summed},
+            {_provisional("in", first_in + i) for i in integers},
         )
     )
 

@@ -5,6 +5,8 @@ In fp16 and int8 artifacts all of them do, except
 * the update of an accumulator (running mean, frame counter, ...): it is exact only where its sum is
   held in float32. float16 counts to 2048, and a running mean in float16 stands still after about a
   thousand frames.
+* what is computed from accumulators and constants alone, such as a positional encoding from the frame
+  counter: its argument is as large as the accumulator.
 * quantize and dequantize whose scale float16 cannot hold to 11 bits.
 """
 
@@ -26,26 +28,42 @@ UPDATE_OPERATORS = frozenset(
 )
 
 
-def float16_selector(accumulators: AbstractSet[str], outputs: Iterable[str]) -> Callable[[Any], bool]:
+def float16_selector(
+    accumulators: AbstractSet[str], outputs: AbstractSet[str], integers: AbstractSet[str] = frozenset()
+) -> Callable[[Any], bool]:
     """A selector for coremltools' `FP16ComputePrecision`.
 
     Args:
         accumulators: Names of the input ports of accumulators.
         outputs: Names of their output ports.
+        integers: Names of the input ports of integer states, which count as well.
 
     Returns:
         A function from a MIL operation to whether it is cast to float16.
     """
-    results = frozenset(outputs)
     kept: set[str] | None = None
 
     def select(operation: Any) -> bool:
         nonlocal kept
         if kept is None:  # the first call comes before the pass has changed anything
-            kept = _update_operations(operation.enclosing_block, accumulators, results)
+            block = operation.enclosing_block
+            kept = _update_operations(block, accumulators, outputs)
+            kept |= _derived_operations(block, accumulators | integers)
         return operation.name not in kept and _scale_fits(operation)
 
     return select
+
+
+def _derived_operations(block: Any, sources: AbstractSet[str]) -> set[str]:
+    """Names of the operations whose every operand is a source, a constant, or derived from those."""
+    derived = {var for name, var in block.inputs.items() if name in sources}
+    names: set[str] = set()
+    for operation in block.operations:
+        operands = [var for var in _variables(operation) if var.val is None]
+        if operands and all(var in derived for var in operands):
+            derived.update(operation.outputs)
+            names.add(operation.name)
+    return names
 
 
 def _update_operations(block: Any, sources: AbstractSet[str], results: AbstractSet[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -167,6 +168,33 @@ def test_fp16_running_mean_is_right_after_more_frames_than_float16_can_count(tmp
         state = {"mean": got["mean_next"], "count": got["count_next"]}
     assert state["count"].item() == 2100
     np.testing.assert_allclose(state["mean"], frames.mean(0), rtol=1e-5)
+
+
+class Clock(nn.Module):
+    """A positional encoding: a fraction of the frame counter, times the picture."""
+
+    def forward(self, frame: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        turns = count * 0.37
+        return frame * (turns - torch.floor(turns)), count + 1
+
+
+class IntegerClock(nn.Module):
+    def forward(self, frame: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        turns = count.float() * 0.37
+        return frame * (turns - torch.floor(turns)), count + 1
+
+
+@pytest.mark.parametrize(("clock", "dtype"), [(Clock, torch.float32), (IntegerClock, torch.int64)])
+def test_fp16_keeps_what_depends_on_the_frame_counter_in_float32(
+    clock: type[nn.Module], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = tmp_path / "clock.mlpackage"
+    program = make_program(clock(), torch.zeros(1, 4), {"count": torch.zeros(1, 1, dtype=dtype)})
+    port = emit(program, path, Precision.FP16).states[0].input
+    count = np.full((1, 1), 70_001, port.dtype)  # beyond the largest float16
+    got = Evaluator(load_program(path)).run({"frame": np.ones((1, 4), np.float32), "count": count})
+    np.testing.assert_allclose(got["logits"], 70_001 * 0.37 % 1, atol=0.004)  # 70001 * 2**-24: float32 itself
+    assert got["count_next"].item() == 70_002
 
 
 def test_ports_carry_the_manifests_names_and_order(tmp_path: Path) -> None:
@@ -342,9 +370,12 @@ class Quantized(nn.Module):
         return self._round(y, 0.02, -30), self._round(x[:, :1], self.scales[1], -128)
 
 
-def quantized_program(scale_in: float = 1 / 255, scale_out: float = 1 / 255) -> StreamProgram:
-    import torch.ao.quantization.fx._decomposed  # registers the operators
+def register_quantized_operators() -> None:
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
 
+
+def quantized_program(scale_in: float = 1 / 255, scale_out: float = 1 / 255) -> StreamProgram:
+    register_quantized_operators()
     torch.manual_seed(0)
     states = {"past": torch.zeros(1, 1, 16, 16)}
     return make_program(Quantized(scale_in, scale_out), torch.zeros(1, 3, 16, 16), states, preprocessing=PICTURE)
@@ -371,6 +402,43 @@ def test_int8_state_values_lie_on_the_declared_grid(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, pixels[:, :1], atol=0.13)  # 255 * 2**-11: the rounding of float16 itself
     expected = program.exported.module()(torch.from_numpy(pixels / np.float32(255)), torch.zeros(1, 1, 16, 16))[0]
     assert np.abs(got["logits"] - expected.numpy()).max() < 0.05 * expected.abs().max().item()
+
+
+class UnequalSum(nn.Module):
+    """A quantized sum of ranges a thousandfold apart."""
+
+    def forward(self, frame: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        large = Quantized._round(past, 1.0, -5)
+        small = Quantized._round(frame, 0.001, 3)
+        return Quantized._round(large + small, 1.0, -5), large
+
+
+def test_int8_program_of_the_shared_quantizer_converts(tmp_path: Path) -> None:
+    """Rolled calibration and ties by `mvtool.quantization.pt2e`; the means stay float."""
+    from mvtool.quantization.calibration import CalibrationSet
+    from mvtool.quantization.pt2e import quantize
+
+    generator = np.random.default_rng(0)
+    clip = tuple((generator.random((1, 3, 16, 16), np.float32),) for _ in range(6))
+    quantized = quantize(stream_program(), CalibrationSet(clips=(clip,)))
+    path = tmp_path / "mini.mlpackage"
+    manifest = emit(quantized.program, path, Precision.INT8)
+    ports = {b.state: b.input for b in manifest.states}
+    assert ports["mean"].grid is None
+    assert (ports["mean"].dtype, ports["count"].dtype) == ("float32", "float32")
+    assert ports["past"].grid.scale == pytest.approx(quantized.ports["past"].scale, rel=2**-11)
+    assert ports["past"].grid.zero_point == quantized.ports["past"].zero_point
+    assert roll(path, quantized.program, manifest, steps=8) < 0.1
+
+
+def test_int8_sum_of_unequal_ranges_does_not_overflow_float16(tmp_path: Path) -> None:
+    """coremltools would scale the larger operand to 255 * 1000 here."""
+    register_quantized_operators()
+    path = tmp_path / "sum.mlpackage"
+    emit(make_program(UnequalSum(), torch.zeros(1, 4), {"past": torch.zeros(1, 4)}), path, Precision.INT8)
+    past = np.array([[-120, -80, 90, 130]], np.float16)
+    got = Evaluator(load_program(path)).run({"frame": np.zeros((1, 4), np.float32), "past": past})
+    np.testing.assert_array_equal(got["logits"], past)
 
 
 def test_int8_state_with_two_scales_is_refused(tmp_path: Path) -> None:
