@@ -72,7 +72,8 @@ def _copied(exported: ExportedProgram) -> ExportedProgram:
     import torch
 
     if not all(_is_plain(node.target) for node in _calls(exported)):
-        return exported.run_decompositions({})
+        traced: ExportedProgram = exported.run_decompositions({})
+        return traced
     return torch.export.ExportedProgram(
         root=exported.graph_module,
         graph=copy.deepcopy(exported.graph),
