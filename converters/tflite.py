@@ -69,7 +69,8 @@ def emit(
     manifest = with_int8_ports(program, ports).manifest(Runtime.TFLITE, precision)
     graph.set_metadata(METADATA_NAME, manifest.to_json())
     data = graph.serialise()
-    smoke_check(data, program, manifest)
+    seen = None if quantization is None else quantization.calibration.clips[0][0]
+    smoke_check(data, program, manifest, seen)
     write_atomic(path, data)
     return manifest
 

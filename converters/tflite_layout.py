@@ -11,6 +11,7 @@ value itself becomes a permutation of the twin, which dies when nobody needs it.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ PICTURE = {
     aten.convolution.default,
     aten.avg_pool2d.default,
     aten.max_pool2d.default,
-    aten.adaptive_avg_pool2d.default,
     aten.upsample_bilinear2d.vec,
     aten.upsample_nearest2d.vec,
 }
@@ -69,6 +69,7 @@ PERMUTES = {aten.permute.default}
 REDUCTIONS = {aten.mean.dim, aten.sum.dim_IntList, aten.amax.default}
 RESHAPES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default}
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
+SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default}
 
 
 def channels_last_inside(exported: ExportedProgram) -> ExportedProgram:
@@ -181,7 +182,13 @@ def _rule(target: Any) -> Rule | None:
         return _reshape
     if target in PADS:
         return _pad
-    return {aten.cat.default: _cat, aten.slice.Tensor: _slice}.get(target)
+    rules: dict[Any, Rule] = {
+        aten.cat.default: _cat,
+        aten.slice.Tensor: _slice,
+        aten.adaptive_avg_pool2d.default: _global_mean,
+        operator.getitem: _part,
+    }
+    return rules.get(target)
 
 
 def _twin_call(walk: _Pass, node: fx.Node, arguments: tuple[Any, ...], **kwargs: Any) -> fx.Node:
@@ -259,6 +266,29 @@ def _slice(walk: _Pass, node: fx.Node) -> fx.Node | None:
         return None
     axis = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
     return _twin_call(walk, node, (walk.twin[source], AXIS_IN_LAST[axis % 4], *node.args[2:]))
+
+
+def _part(walk: _Pass, node: fx.Node) -> fx.Node | None:
+    """One part of a split value, as a slice of the value's twin."""
+    split, index = node.args
+    if not isinstance(split, fx.Node) or split.target not in SPLITS or split.args[0] not in walk.twin:
+        return None
+    axis = int(split.args[2]) if len(split.args) > 2 else 0  # type: ignore[call-overload]
+    lengths = [int(part.shape[axis]) for part in split.meta["val"]]
+    start = sum(lengths[: int(index)])  # type: ignore[call-overload]
+    bounds = (AXIS_IN_LAST[axis % 4], start, start + lengths[int(index)])  # type: ignore[call-overload]
+    twin = walk.graph.call_function(aten.slice.Tensor, (walk.twin[split.args[0]], *bounds))
+    twin.meta["val"] = node.meta["val"].permute(TO_LAST)
+    return twin
+
+
+def _global_mean(walk: _Pass, node: fx.Node) -> fx.Node | None:
+    """A pool to one pixel is a mean."""
+    if tuple(node.args[1]) != (1, 1) or node.args[0] not in walk.twin:  # type: ignore[arg-type]
+        return None
+    twin = walk.graph.call_function(aten.mean.dim, (walk.twin[node.args[0]], [1, 2], True))  # type: ignore[index]
+    twin.meta["val"] = node.meta["val"].permute(TO_LAST)
+    return twin
 
 
 def _shape(node: Any) -> tuple[int, ...]:

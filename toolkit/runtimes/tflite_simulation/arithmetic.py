@@ -122,6 +122,15 @@ def leaky_relu(place: Place) -> Step:
     return lambda x: F.leaky_relu(x, slope)
 
 
+@offset_operator("LEAKY_RELU", half_up=True)
+def offset_leaky_relu(place: Place) -> Step:
+    """Two factors of 8 fractional bits (XNNPACK, `xnn_init_qs8_lrelu_params`)."""
+    ratio = place.scale(0) / np.float32(place.output.scale)
+    above = float(np.rint(256 * ratio) / 256)
+    below = float(np.rint(256 * ratio * np.float32(place.options["alpha"])) / 256)
+    return lambda x: torch.where(x >= 0, x * above, x * below)
+
+
 @operator("GELU")
 def gelu(place: Place) -> Step:
     """Exact, or the tanh form."""
