@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,7 @@ from mvtool.converters.jobs import JOB_FILE, LOG_FILE, RESULT_FILE, Job, JobResu
 from mvtool.converters.progress import Listener, StageEvent
 
 LOG_TAIL_LINES = 12
+WORKER = (sys.executable, "-m", "mvtool.converters.worker")
 _STARTING = "start"
 
 
@@ -68,13 +69,22 @@ class Supervisor:
         parallel: Number of processes.
         stage_timeout_s: Longest time of one stage.
         listener: Told of every stage.
+        command: Starts a worker; the job folder is appended.
     """
 
-    def __init__(self, folder: Path, parallel: int, stage_timeout_s: float, listener: Listener) -> None:  # noqa: D107
+    def __init__(  # noqa: D107 - documented on the class
+        self,
+        folder: Path,
+        parallel: int,
+        stage_timeout_s: float,
+        listener: Listener,
+        command: Sequence[str] = WORKER,
+    ) -> None:
         self._folder = folder
         self._parallel = parallel
         self._timeout_s = stage_timeout_s
         self._listener = listener
+        self._command = command
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
 
     def run(self, jobs: Mapping[str, Job], needs: Mapping[str, str]) -> dict[str, Outcome]:
@@ -119,7 +129,7 @@ class Supervisor:
         (folder / JOB_FILE).write_text(job.model_dump_json())
         log = (folder / LOG_FILE).open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", "mvtool.converters.worker", str(folder)],
+            [*self._command, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -132,8 +142,9 @@ class Supervisor:
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         if process.stdout is not None:
-            for line in process.stdout:
-                self._lines.put((name, line))
+            with process.stdout as lines:
+                for line in lines:
+                    self._lines.put((name, line))
         process.wait()
         self._lines.put((name, None))
 

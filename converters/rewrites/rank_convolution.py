@@ -84,6 +84,30 @@ def conv3d(
     return Folded(form(job, frames, offset))
 
 
+@lowers(aten.conv1d.default)
+def conv1d(
+    lowering: RankLowering,
+    node: fx.Node,
+    value: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """A 2D convolution over a picture of height 1: not every runtime delegates the 1D operator."""
+    if not isinstance(value, Tensor) or value.dim() != 3 or not isinstance(weight, Constant):
+        return NotImplemented
+    lowering.did("conv1d as a 2D convolution over a picture of height 1")
+    kernel = lowering.hold(f"{node.name}_weight", lambda: weight.value.unsqueeze(2))
+    offset = None if bias is None else lowering.hold(f"{node.name}_bias", lambda: bias.value)
+    picture = value.reshape(value.shape[0], value.shape[1], 1, value.shape[2])
+    numbers = [(neutral, _single(given)) for neutral, given in ((1, stride), (0, padding), (1, dilation))]
+    result = F.conv2d(picture, kernel, offset, *numbers, groups)
+    return result.reshape(result.shape[0], result.shape[1], result.shape[3])
+
+
 @dataclass(frozen=True)
 class _Job:
     lowering: RankLowering
@@ -193,3 +217,7 @@ def _triple(value: Any) -> tuple[int, int, int]:
         return (value, value, value)
     numbers = tuple(int(v) for v in value)
     return numbers * 3 if len(numbers) == 1 else numbers  # type: ignore[return-value]
+
+
+def _single(value: Any) -> int:
+    return int(value) if isinstance(value, int) else int(value[0])

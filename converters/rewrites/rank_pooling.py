@@ -72,6 +72,24 @@ def _counts(
     return F.conv2d(torch.ones(1, 1, *size), torch.ones(1, 1, *kernel), None, stride, padding)
 
 
+@lowers(aten.max_pool2d.default)
+def max_pool2d(
+    lowering: RankLowering,
+    node: fx.Node,
+    value: Any,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    """The same operator with every argument said: exporters read the stride where PyTorch may leave it out."""
+    if not isinstance(value, Tensor):
+        return NotImplemented
+    sizes = (_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation))
+    return aten.max_pool2d.default(value, *sizes, ceil_mode)
+
+
 @lowers(aten.avg_pool3d.default)
 def avg_pool3d(
     lowering: RankLowering,

@@ -1,0 +1,109 @@
+"""Models that are not ours go through all three runtimes: capture, lower, emit, and step the written file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from foreign_models import FOREIGN_MODELS, ForeignModel
+
+from mvtool.build import artifact_file_name
+from mvtool.converters.capture import capture
+from mvtool.converters.jobs import Job
+from mvtool.converters.lowering import lower
+from mvtool.converters.recipe import recipe_for
+from mvtool.converters.targets import EMITTERS
+from mvtool.ports import Precision, Runtime
+from mvtool.program import ModelInfo, StreamProgram
+from mvtool.quantization.shared import save_shared
+from mvtool.quantization.sources import load_calibration
+from mvtool.runtimes import open_file
+from mvtool.runtimes.pytorch import open_program
+from mvtool.session import Session
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = 12
+FP32_LIMIT = 1e-4
+
+
+class Quiet:
+    """Stages that nobody watches."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def stage(self, name: str) -> Quiet:
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture(scope="module", params=FOREIGN_MODELS, ids=lambda model: model.name)
+def program(request: pytest.FixtureRequest) -> StreamProgram:
+    model: ForeignModel = request.param
+    return capture(model.build(), model.inputs, ModelInfo(model.name), state_pairs=model.state_pairs)
+
+
+def write(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> Path:
+    """Emit one artifact in this process."""
+    shared = folder / "shared"
+    if precision is Precision.INT8:
+        save_shared(program, load_calibration(None, program.info, program.inputs), shared)
+    output = folder / artifact_file_name(program.info.name, target, precision)
+    job = Job(
+        kind="emit",
+        program="",
+        target=target,
+        precision=precision,
+        output=str(output),
+        calibration=str(shared),
+        simulation=str(folder / "simulation"),
+    )
+    EMITTERS[target](job, lower(program, recipe_for(target, precision)), Quiet())  # type: ignore[arg-type]
+    return output
+
+
+def inputs_of(program: StreamProgram) -> list[list[np.ndarray]]:
+    generator = np.random.default_rng(5)
+    return [[generator.random(p.logical_shape).astype(np.float32) for p in program.inputs] for _ in range(STEPS)]
+
+
+def outputs(session: Session, steps: list[list[np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    session.reset()
+    return [dict(session.step(*inputs)) for inputs in steps]
+
+
+@pytest.mark.parametrize("target", list(Runtime), ids=lambda t: t.value)
+def test_fp32_file_computes_the_stream(program: StreamProgram, target: Runtime, tmp_path: Path) -> None:
+    session = open_file(write(program, target, Precision.FP32, tmp_path))
+    steps = inputs_of(program)
+    expected, got = outputs(open_program(program), steps), outputs(session, steps)
+    for want, found in zip(expected, got, strict=True):
+        for name, value in want.items():
+            scale = max(float(np.abs(value).max()), 1e-3)
+            assert float(np.abs(found[name] - value).max()) / scale < FP32_LIMIT, name
+    assert np.abs(expected[-1][next(iter(expected[-1]))] - expected[0][next(iter(expected[0]))]).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", list(Runtime), ids=lambda t: t.value)
+def test_int8_file_follows_the_stream(program: StreamProgram, target: Runtime, tmp_path: Path) -> None:
+    session = open_file(write(program, target, Precision.INT8, tmp_path))
+    steps = inputs_of(program)
+    expected, got = outputs(open_program(program), steps), outputs(session, steps)
+    name = next(iter(expected[-1]))
+    want = np.stack([step[name] for step in expected])
+    found = np.stack([step[name] for step in got])
+    signal, noise = float(np.square(want).sum()), float(np.square(want - found).sum())
+    assert 10 * np.log10(signal / max(noise, 1e-12)) > 15
+    assert torch.isfinite(torch.from_numpy(found)).all()
