@@ -6,7 +6,7 @@ afterwards. Written against executorch 1.4.1, which the extra pins; the tests co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -23,6 +23,24 @@ PATTERN_SEARCHES = frozenset({"ConvertToSDPAPass", "ConvertToUpsampleBilinear2d"
 """Passes that look for decomposed attention and resizing. Each exports its patterns anew, half of the whole
 conversion, and what they look for is never decomposed here: resizing is preserved, attention is delegated as it is."""
 KEPT_META = frozenset({"val", "tensor_meta"})
+
+
+def _named(*names: str) -> Callable[[Any], bool]:
+    return lambda target: any(str(target).startswith(name) or name in getattr(target, "__name__", "") for name in names)
+
+
+ACTS_ON: dict[str, Callable[[Any], bool]] = {
+    "SymToTensorPass": lambda target: False,
+    "NormalizeTransposePass": _named("aten.t."),
+    "ReplaceBrokenOpsWithFunctionalOpsPass": lambda target: bool(getattr(target, "is_view", False)),
+    "DimOrderOpsRevertPass": _named("dim_order_ops."),
+    "MemoryFormatOpsPass": _named("aten._to_copy", "aten.empty", "aten.clone"),
+    "LegalizePortableDimOrderPass": _named(
+        "aten._adaptive_avg", "aten.avg_pool", "aten.expand", "aten.mean", "aten.sum"
+    ),
+}
+"""Operators that each of these passes changes, by their source; without one of them a pass only copies the graph.
+Symbolic sizes do not occur: every port of a stream program has a fixed shape."""
 
 
 def lower_to_executorch(exported: ExportedProgram, constant_methods: dict[str, Any]) -> tuple[bytes, list[str]]:
@@ -103,7 +121,10 @@ def _without_retracing() -> Iterator[None]:
     hooks = ("call_operator", "call_submodule", "call_getitem", "placeholder", "output", "call_cond", "call_map")
 
     def call(self: Any, graph_module: Any) -> Any:
+        acts_on = ACTS_ON.get(type(self).__name__)
         own = any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in hooks)
+        if acts_on is not None:
+            own = any(acts_on(node.target) for node in graph_module.graph.nodes if node.op == "call_function")
         if own or any(node.op == "get_attr" for node in graph_module.graph.nodes):
             return original(self, graph_module)
         fill_values(graph_module)
@@ -118,7 +139,7 @@ def fill_values(module: torch.fx.GraphModule) -> None:
     import torch
 
     for node in module.graph.nodes:
-        if node.op != "call_function" or ("val" in node.meta and "quantize" not in str(node.target)):
+        if node.op != "call_function" or _has_value(node):
             continue
         arguments = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
         mode = next((a.fake_mode for a in _tensors(arguments) if hasattr(a, "fake_mode")), None)
@@ -126,6 +147,16 @@ def fill_values(module: torch.fx.GraphModule) -> None:
             if mode is not None:
                 stack.enter_context(mode)
             node.meta["val"] = node.target(*arguments[0], **arguments[1])
+
+
+def _has_value(node: torch.fx.Node) -> bool:
+    """Whether the example value is there; a pass that copies metadata may give a dequantize that of its quantize."""
+    import torch
+
+    value, name = node.meta.get("val"), getattr(node.target, "__name__", str(node.target))
+    if "dequantize_per" in name:
+        return value is not None and value.dtype is not torch.int8
+    return value is not None and ("quantize_per" not in name or value.dtype is torch.int8)
 
 
 def _tensors(arguments: Any) -> list[Any]:

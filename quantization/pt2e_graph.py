@@ -124,6 +124,8 @@ class _Writer:
         scale = torch.where(scale > 0, scale, torch.ones_like(scale)).float()
         if gain is not None:
             self._check(node, [self._scale_of(data_inputs(node)[0]), *scale.tolist()])
+            if bias is not None:
+                self._round_bias(node, bias, scale.double() * self._scale_of(data_inputs(node)[0]))
         rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
         stored = torch.clamp(torch.round(weight / rows), -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
         with self._graph.inserting_before(node):
@@ -136,6 +138,14 @@ class _Writer:
                 self._operators.dequantize_per_channel.default, (*arguments, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8)
             )
         node.update_arg(1, dequantized)
+
+    def _round_bias(self, node: Node, bias: torch.Tensor, steps: torch.Tensor) -> None:
+        """Put the bias on the int32 grid that kernels store it in, so that the simulation rounds as they do."""
+        import torch
+
+        rounded = (torch.round(bias.double() / steps) * steps).float()
+        with self._graph.inserting_before(node):
+            node.update_arg(2, self._attribute("bias", rounded))
 
     def store(self, node: Node) -> None:
         """Quantize a value where it is made, and dequantize it once for each of its readers.
