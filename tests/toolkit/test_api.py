@@ -18,4 +18,4 @@ def test_the_public_functions_are_the_real_ones() -> None:
 
 def test_other_names_do_not_exist() -> None:
     with pytest.raises(AttributeError, match="module 'mvtool' has no attribute 'convrt'"):
-        mvtool.convrt  # type: ignore[attr-defined]  # noqa: B018
+        mvtool.convrt  # noqa: B018

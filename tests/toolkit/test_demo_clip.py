@@ -8,7 +8,7 @@ import pytest
 from mvtool import demo_clip, video
 
 
-def psnr_db(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
 
 

@@ -12,14 +12,15 @@ from sample_videos import encode, picture
 
 from mvtool import demo_clip, video
 from mvtool.errors import VideoError
+from mvtool.frame_clock import Frame
 
 
-def means(frames: list[video.Frame]) -> list[tuple[int, ...]]:
+def means(frames: list[Frame]) -> list[tuple[int, ...]]:
     """Mean colour of the lower half of each frame."""
     return [tuple(int(v) for v in f.image[f.image.shape[0] // 2 + 4 :].mean((0, 1)).round()) for f in frames]
 
 
-def numbers(frames: list[video.Frame]) -> list[int]:
+def numbers(frames: list[Frame]) -> list[int]:
     """Which of the four colours each frame shows."""
     colours = np.asarray(sample_videos.COLOURS)
     return [int(np.abs(colours - np.asarray(mean)).sum(1).argmin()) for mean in means(frames)]
@@ -138,7 +139,7 @@ def test_video_without_frames(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"  # type: ignore[union-attr]
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
     with pytest.raises(VideoError, match=r"gives no frame|cannot be read"):
         list(video.frames(path))
@@ -159,7 +160,7 @@ def test_broken_off_gives_its_whole_frames_and_then_an_error(
 ) -> None:
     whole = encode(tmp_path / name, 40, size=(96, 128), codec=codec, muxer_options=options)
     broken = sample_videos.cut(whole, tmp_path / f"broken_{name}", 0.6)
-    seen: list[video.Frame] = []
+    seen: list[Frame] = []
     with pytest.raises(VideoError, match=r"is broken off: it announces 4(0 frames|\.00 s), and only \d+ frames"):
         seen.extend(video.frames(broken))
     assert 3 <= len(seen) < 36

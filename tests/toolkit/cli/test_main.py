@@ -36,8 +36,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> type[BaseException]:
         def command() -> None:
             raise Failing.error
 
-    monkeypatch.setitem(sys.modules, "failing_command", Failing)  # type: ignore[arg-type]
-    monkeypatch.setitem(cli.cli._table, "fail", LazyCommand("failing_command", "Fail."))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "failing_command", Failing)
+    monkeypatch.setitem(cli.cli._table, "fail", LazyCommand("failing_command", "Fail."))
     return Failing  # type: ignore[return-value]
 
 
