@@ -77,7 +77,7 @@ def print_verification(verification: Verification, to: Console) -> None:
     for report in verification.artifacts:
         if report.snr:
             ratios = " · ".join(f"frame {s.frame} {s.outputs_db:.1f} dB" for s in report.snr)
-            to.print(Text(f"{report.file} against fp32 PyTorch: {ratios}", style="dim"))
+            to.print(Text(f"{report.file} against fp32 PyTorch: {ratios}", style="dim"), soft_wrap=True)
     for line in verification.failures:
-        to.print(Text(line, style="red"))
-    to.print(Text(verification.summary(), style="bold"))
+        to.print(Text(line, style="red"), soft_wrap=True)
+    to.print(Text(verification.summary(), style="bold"), soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPED_WIDTH = 160
+PIPED_WIDTH = 200
 """Columns where output is no terminal, so that tables in log files are not cut at 80."""
 QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 """coremltools imports TensorFlow if it is there. It greets with a notice about oneDNN unless that is off; nothing in
