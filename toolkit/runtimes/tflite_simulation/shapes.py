@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mvtool.errors import RuntimeLoadError
 from mvtool.runtimes.tflite_simulation.arithmetic import fused
-from mvtool.runtimes.tflite_simulation.table import Place, Step, operator
+from mvtool.runtimes.tflite_simulation.table import Place, Step, offset_operator, operator
 
 
 @operator("RESHAPE", "SQUEEZE", "EXPAND_DIMS", carries=True)
@@ -104,6 +105,17 @@ def reduce(place: Place) -> Step:
     compute, keep = REDUCTIONS[place.operator.kind], bool(place.options["keepDims"])
     axes = [int(axis) for axis in place.constant(1).reshape(-1)]
     return lambda x, _: compute(x, dim=axes, keepdim=keep)
+
+
+@offset_operator("MEAN", "SUM")
+def offset_reduce(place: Place) -> Step:
+    """The exact sum of integers, then one factor."""
+    axes = [int(axis) for axis in place.constant(1).reshape(-1)]
+    factor = place.scale(0) / np.float32(place.output.scale)
+    if place.operator.kind == "MEAN":
+        factor = factor * np.float32(1.0 / np.prod([place.given(0).shape[axis] for axis in axes]))
+    keep = bool(place.options["keepDims"])
+    return lambda x, _: torch.sum(x, dim=axes, keepdim=keep) * float(factor)
 
 
 @operator("RESIZE_BILINEAR")
