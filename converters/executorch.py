@@ -145,7 +145,7 @@ def _differences(
 
 
 def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, int8: bool) -> float:
-    difference = np.abs(_real(port, given).astype(np.float64) - expected)
+    difference = np.abs(_real(port, given).astype(np.float64) - expected.astype(np.float64))
     if not np.isfinite(difference).all():
         return float("inf")
     if port.quantization is not None:

@@ -90,7 +90,7 @@ def biases_apart(exported: ExportedProgram) -> ExportedProgram:
         with graph.inserting_after(node):
             total = graph.call_function(aten.add.Tensor, (node, bias))
         total.meta = dict(node.meta)
-        node.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)  # type: ignore[misc]
+        node.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)
     changed.graph_module.recompile()
     return changed
 
@@ -140,10 +140,11 @@ def _reshape(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """The mean of a channels-last picture, as that of the last two axes."""
-    source, axes = node.args[0], node.args[1]
-    if source.meta["val"].dim() != 4 or sorted(a % 4 for a in axes) not in ([1, 2], [2, 3]):  # type: ignore[union-attr]
+    arguments: tuple[Any, ...] = node.args
+    source, axes = arguments[0], sorted(axis % 4 for axis in arguments[1] or ())
+    if source.meta["val"].dim() != 4 or axes not in ([1, 2], [2, 3]):
         return None
-    first = sorted(a % 4 for a in axes) == [1, 2]  # type: ignore[union-attr]
+    first = axes == [1, 2]
     value = _call(graph, aten.permute.default, (source, list(TO_FIRST))) if first else source
     value = _call(graph, aten.mean.dim, (value, [2, 3], True))
     value = _call(graph, aten.permute.default, (value, list(TO_LAST))) if first else value
@@ -154,7 +155,7 @@ def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 def _select(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     source, axis, index = node.args
     size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
-    start = index % size  # type: ignore[operator]
+    start = index % size
     part = _call(graph, aten.slice.Tensor, (source, axis, start, start + 1))
     return _call(graph, aten.reshape.default, (part, list(node.meta["val"].shape)))
 

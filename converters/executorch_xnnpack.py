@@ -26,7 +26,7 @@ def fold_movement(graph: XNNGraph) -> None:
 
 def _pass(graph: XNNGraph) -> bool:
     values = {_tensor(value).id_out: value for value in graph.xvalues}
-    makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}  # type: ignore[union-attr]
+    makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}
     outputs = set(graph.output_ids)
     changed = False
     for node in graph.xnodes:
@@ -97,7 +97,7 @@ def _drop_unused(graph: XNNGraph) -> None:
         read = set(graph.output_ids)
         for node in graph.xnodes:
             read.update(getattr(node.xnode_union, name) for name in _input_fields(node.xnode_union))
-        kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]  # type: ignore[union-attr]
+        kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]
         if len(kept) == len(graph.xnodes):
             return
         graph.xnodes[:] = kept

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ class CalibrationSet:
                 bundled=np.asarray(self.bundled),
                 origin=np.asarray(self.origin),
                 notes=np.asarray(self.notes, dtype=np.str_),
-                **cast("dict[str, NDArray[np.float32]]", arrays),  # type: ignore[arg-type]
+                **arrays,  # type: ignore[arg-type]
             )
 
     @classmethod

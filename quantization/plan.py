@@ -100,7 +100,7 @@ def result_nodes(graph: Graph) -> list[Node]:
     from torch.fx import Node as FxNode
 
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
-    return [node for node in output.args[0] if isinstance(node, FxNode)]  # type: ignore[union-attr]
+    return [node for node in output.args[0] if isinstance(node, FxNode)]
 
 
 def port_nodes(graph: Graph) -> list[Node]:
@@ -166,7 +166,8 @@ def _int8_ends(program: StreamProgram, graph: Graph) -> set[Node]:
 def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes: set[Node]) -> Iterable[list[Node]]:
     parent = {node: node for node in graph.nodes if node in stored}
 
-    def find(node: Node) -> Node:
+    def find(member: Node) -> Node:
+        node: Node = member
         while parent[node] is not node:
             parent[node] = parent[parent[node]]
             node = parent[node]

@@ -36,7 +36,7 @@ def open_graph(program: StreamProgram) -> GraphModule:
     _dense_for_pointwise(module)
     module.graph.lint()
     module.recompile()
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> ExportedProgram:
@@ -64,6 +64,7 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
         if node.name in plan.stored:
             writer.store(node)
     module.graph.eliminate_dead_code()
+    _forget_unread(module)
     module.graph.lint()
     module.recompile()
     examples = tuple(
@@ -225,6 +226,14 @@ def attribute_of(module: GraphModule, node: Node) -> torch.Tensor:
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return value.detach()  # type: ignore[no-any-return]
+
+
+def _forget_unread(module: GraphModule) -> None:
+    """Drop parameters that no node reads any more; an exported program would carry the float weights along."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [n for n, _ in (*module.named_parameters(), *module.named_buffers()) if n not in read]:
+        path, _, leaf = name.rpartition(".")
+        delattr(module.get_submodule(path), leaf)
 
 
 def _last_placeholder(graph: Any) -> Node:

@@ -57,6 +57,8 @@ def test_the_vector_path_has_float_activations_and_int8_weights(quantized: Quant
     assert all("dequantize_per_channel" in str(c.args[1].target) for c in convolutions)
     weights = {k: v for k, v in quantized.program.exported.state_dict.items() if v.dtype == torch.int8}
     assert len(weights) >= 6
+    floats = sum(v.numel() for v in quantized.program.exported.state_dict.values() if v.dtype == torch.float32)
+    assert floats < 200, "biases and scales; the float weights must not travel along"
     assert all(int(w.min()) >= -127 for w in weights.values())
 
 
