@@ -164,10 +164,10 @@ def _int8_ends(program: StreamProgram, graph: Graph) -> set[Node]:
 
 
 def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes: set[Node]) -> Iterable[list[Node]]:
-    parent = {node: node for node in graph.nodes if node in stored}
+    parent: dict[Node, Node] = {node: node for node in graph.nodes if node in stored}
 
     def find(member: Node) -> Node:
-        node: Node = member
+        node = member
         while parent[node] is not node:
             parent[node] = parent[parent[node]]
             node = parent[node]
