@@ -31,6 +31,7 @@ class Worker:
         blame: The check that was under way failed for `reason`.
         finished: It takes no more commands.
         acknowledged: Steps that it has replayed.
+        timeout_s: Silence that counts as a hang.
     """
 
     def __init__(self, job: Job, timeout_s: float) -> None:
@@ -44,7 +45,7 @@ class Worker:
         self.finished = False
         self.acknowledged = 0
         self._activity = "starting"
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mvtool.verification.worker"],
@@ -78,6 +79,11 @@ class Worker:
             # The process is gone; its closed output says so in `receive`.
             return
 
+    @property
+    def pid(self) -> int:
+        """Identifier of the process."""
+        return self._process.pid
+
     def send(self, command: Command) -> None:
         """Give it a command; it is ignored once the worker has finished."""
         if not self.finished:
@@ -100,9 +106,9 @@ class Worker:
 
     def _receive(self) -> None:
         try:
-            message = self._queue.get(timeout=self._timeout_s)
+            message = self._queue.get(timeout=self.timeout_s)
         except queue.Empty:
-            self._end(f"no answer for {self._timeout_s:g} s while {self._activity}", blame=True)
+            self._end(f"no answer for {self.timeout_s:g} s while {self._activity}", blame=True)
             return
         match message:
             case None:

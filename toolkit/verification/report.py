@@ -140,6 +140,12 @@ def failed(check: Check, message: str, **found: float | str | None) -> CheckResu
     return CheckResult(check=check, status=Status.FAILED, message=message, **found)  # type: ignore[arg-type]
 
 
+def blame(required: Sequence[Check], found: Sequence[CheckResult], reason: str) -> CheckResult:
+    """The failure of the check that was under way when an examination broke off: the first without a result."""
+    done = {result.check for result in found}
+    return failed(next((check for check in required if check not in done), Check.COMPLETENESS), reason)
+
+
 def settle(required: Sequence[Check], found: Iterable[CheckResult], why_missing: str) -> tuple[CheckResult, ...]:
     """Bring results into the order of `required`, and turn every gap or surplus into a failure.
 

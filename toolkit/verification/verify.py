@@ -31,7 +31,7 @@ from mvtool.verification.report import (
     ArtifactReport,
     CheckResult,
     Verification,
-    failed,
+    blame,
     required_checks,
     settle,
 )
@@ -161,8 +161,7 @@ def _report(build: Build, entry: ArtifactEntry, worker: Worker, steps: int) -> A
     required = required_checks(entry.precision, bool(entry.ports.states))
     found = [check_size(path, entry), check_sha256(path, entry), *worker.results]
     if worker.blame:
-        missing = [check for check in required if check not in {result.check for result in found}]
-        found += [failed(missing[0], worker.reason)] if missing else []
+        found.append(blame(required, found, worker.reason))
     return ArtifactReport(
         file=entry.file,
         runtime=entry.runtime,

@@ -22,8 +22,8 @@ class TinyStream(nn.Module):
         grid = (1, SIZE // 2, SIZE // 2)
         self.clock = FrameClock()
         self.stem = StreamConv3d(3, width, (1, 3, 3), stride=2, bias=True)
-        self.first = StreamConv3d(width, width, (3, 3, 3), groups=width, bias=True, causal=True, input_shape=grid)
-        self.second = StreamConv3d(width, width, (3, 3, 3), groups=width, bias=True, causal=True, input_shape=grid)
+        self.upper = StreamConv3d(width, width, (3, 3, 3), groups=width, bias=True, causal=True, input_shape=grid)
+        self.lower = StreamConv3d(width, width, (3, 3, 3), groups=width, bias=True, causal=True, input_shape=grid)
         self.excite = SqueezeExcite(
             width, 4, ExciteType.SPACE_PLUS_SPACE_TIME, Activation.HARD_SWISH, Gate.KERAS, batch=1
         )
@@ -33,8 +33,8 @@ class TinyStream(nn.Module):
     def forward(self, frame: Tensor) -> dict[str, Tensor]:
         clock = self.clock(frame.shape[2])
         x = nn.functional.relu(self.stem(frame))
-        x = x + nn.functional.hardswish(self.first(x))
-        x = x + nn.functional.hardswish(self.second(x))
+        x = x + nn.functional.hardswish(self.upper(x))
+        x = x + nn.functional.hardswish(self.lower(x))
         x = nn.functional.relu(self.mix(self.excite(x, clock)))
         return {"logits": self.head(x.mean((2, 3, 4)))}
 
