@@ -145,7 +145,13 @@ def _calls(exported: ExportedProgram) -> Iterable[Node]:
 
 
 def _refuse_high_ranks(exported: ExportedProgram, model: str) -> None:
+    """Refuse tensors of a step with more than 4 axes; constants are reshaped during the conversion."""
+    inputs = set(exported.graph_signature.user_inputs)
+    computed: set[Node] = set()
     for node in exported.graph.nodes:
+        if node.name not in inputs and not computed.intersection(node.all_input_nodes):
+            continue
+        computed.add(node)
         value = node.meta.get("val")
         rank = getattr(value, "ndim", 0)
         if rank > MAX_RANK:

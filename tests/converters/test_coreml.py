@@ -529,6 +529,23 @@ def test_five_axes_are_refused(tmp_path: Path) -> None:
         emit(make_program(Volume(), torch.rand(1, 4, 4, 4), {}), tmp_path / "mini.mlpackage", Precision.FP32)
 
 
+class ReshapedConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.arange(4.0).reshape(1, 4, 1, 1, 1))
+
+    def forward(self, frame: Tensor) -> tuple[Tensor]:
+        return (frame * self.gain.squeeze(2),)
+
+
+def test_a_constant_of_five_axes_that_is_only_reshaped_converts(tmp_path: Path) -> None:
+    path = tmp_path / "mini.mlpackage"
+    emit(make_program(ReshapedConstant(), torch.zeros(1, 4, 3, 3), {}), path, Precision.FP32)
+    got = Evaluator(load_program(path)).run({"frame": np.ones((1, 4, 3, 3), np.float32)})
+    np.testing.assert_array_equal(got["logits"][0, :, 1, 2], [0, 1, 2, 3])
+    assert all(len(o.outputs[0].type.tensorType.dimensions) <= 4 for o in main_block(specification(path)).operations)
+
+
 def test_a_scalar_port_is_refused(tmp_path: Path) -> None:
     program = make_program(Counter(), torch.zeros(1, 4), {"n": torch.tensor(0)})
     with pytest.raises(ConversionError, match=r"Port 'n' .* is a scalar"):
