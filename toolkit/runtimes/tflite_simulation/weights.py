@@ -136,12 +136,14 @@ def round_dynamically(x: Tensor) -> Tensor:
     """
     rows = x.reshape(x.shape[0], -1)
     low, high = rows.amin(1, keepdim=True).clamp(max=0.0), rows.amax(1, keepdim=True).clamp(min=0.0)
-    inverse = torch.where(low == high, torch.ones_like(low), 255.0 / (high - low))
+    # Two tensors: PyTorch turns `number / tensor` into a reciprocal and a product, one rounding more.
+    inverse = torch.where(low == high, torch.ones_like(low), torch.full_like(low, 255.0) / (high - low))
     lowest, highest = low * inverse, high * inverse
     from_low = (-128.0 + lowest) + (127.0 + highest) > 0
     zero = torch.where(from_low, -128.0 - lowest, 127.0 - highest).clamp(-128.0, 127.0).round()
+    # Multiplied by the inverse, not divided by the step: that decides halves as the runtime does.
     steps = (torch.round(rows * inverse) + zero).clamp(-128.0, 127.0)
-    return ((steps - zero) / inverse).reshape(x.shape)
+    return ((steps - zero) * (1.0 / inverse)).reshape(x.shape)
 
 
 @operator("MAX_POOL_2D", carries=True)
