@@ -139,6 +139,9 @@ class RankLowering(nn.Module):
             return args[0]
         if not _has((args, kwargs), (Tensor, Folded)):
             return self._folded_constant(node, args, kwargs)
+        pointwise = node.target in POINTWISE or torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
+        if pointwise:
+            args = tuple(self._folded_weight(node, value) for value in args)
         handler = HANDLERS.get(node.target)
         if handler is not None:
             result = handler(self, node, *args, **kwargs)
@@ -146,7 +149,7 @@ class RankLowering(nn.Module):
                 return result
         if not _has(args, Folded):
             return self._refold(node.target(*self.plain(args), **kwargs))  # type: ignore[operator]
-        if node.target in POINTWISE or torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
+        if pointwise:
             return self._pointwise(node, args, kwargs)
         self.left(node, f"{node.target} has no form with four axes; it keeps its five")
         return self._refold(node.target(*self.plain(_unfolded(args)), **kwargs))  # type: ignore[operator]
@@ -162,6 +165,15 @@ class RankLowering(nn.Module):
             self._known[node.name] = _tree_map(make(), lambda v: Constant(node.name, v) if isinstance(v, Tensor) else v)
             self.did("operator on constants computed")
         return self._known[node.name]
+
+    def _folded_weight(self, node: fx.Node, value: Any) -> Any:
+        """A 5D weight beside a vector makes the result 5D: fold it first."""
+        if not isinstance(value, Constant) or value.value.dim() != 5 or 1 not in value.value.shape:
+            return value
+        shape = list(value.value.shape)
+        dropped = shape.index(1)
+        kept = tuple(axis for axis in range(5) if axis != dropped)
+        return Folded(self.hold(f"{value.name}_folded", lambda: value.value.squeeze(dropped)), kept)  # type: ignore[arg-type]
 
     def plain(self, args: Any) -> Any:
         """Arguments with constants as held tensors."""

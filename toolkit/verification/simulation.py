@@ -16,7 +16,9 @@ from typing import Any
 
 from mvtool.errors import VerificationError
 from mvtool.ports import Runtime
+from mvtool.runtimes.pytorch import GraphEdit, open_program
 from mvtool.session import Session
+from mvtool.verification.half import half_precision
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ def find_simulation(runtime: Runtime, artifact: Path, program: Path | None) -> S
         raise VerificationError(
             f"{artifact.name} is int8, but the build holds no quantized PyTorch program for it. Convert the model again."
         )
-    return _saved(program)
+    return _saved(program, half=runtime is Runtime.COREML)
 
 
-def _saved(folder: Path) -> Simulation:
+def _saved(folder: Path, half: bool) -> Simulation:
     from mvtool.converters.program_io import load_program
     from mvtool.quantization.pt2e import register_operators
-    from mvtool.runtimes.pytorch import open_program
 
     # torch can only load a graph whose operators it knows.
     register_operators()
     program = load_program(folder)
-    return Simulation(lambda: open_program(program), lambda: open_program(program, edit=remove_activation_rounding))
+    edit = half_precision(program) if half else None
+    return Simulation(
+        lambda: open_program(program, edit=edit), lambda: open_program(program, edit=remove_activation_rounding)
+    )
 
 
 def remove_activation_rounding(module: Any) -> None:

@@ -1,0 +1,121 @@
+"""Float16 arithmetic in the simulation of an int8 Core ML artifact.
+
+Such an artifact computes in float16 between its int8 operators, and one rounding to 11 bits moves a value that lies
+near the border of two int8 steps across it. A float32 simulation would therefore differ by steps that no fault of the
+artifact causes. Here every result is rounded to float16 as Core ML stores it, but for what the artifact keeps in
+float32: the update of accumulators (running means, counters) and what is computed from them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvtool.ports import StateForm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mvtool.program import StreamProgram
+
+FLOAT16_SMALLEST_NORMAL = 2.0**-14
+"""IEEE 754-2008, table 3.5; a smaller scale stays float32 in the artifact."""
+PER_TENSOR = frozenset({"quantize_per_tensor", "dequantize_per_tensor"})
+ACCUMULATORS = frozenset({StateForm.MEAN, StateForm.COUNTER, StateForm.PHASE})
+# Element-wise operators of an accumulator's update.
+UPDATES = frozenset({"add", "sub", "mul", "div", "maximum", "minimum", "clamp", "where", "reshape", "view", "squeeze"})
+
+
+def half_precision(program: StreamProgram) -> Callable[[Any], None]:
+    """An edit of the simulation's graph module that rounds as a float16 program does.
+
+    Args:
+        program: The quantized program; its states say which are accumulators.
+    """
+
+    def edit(module: Any) -> None:
+        exact = _exact_nodes(program, module.graph)
+        for node in list(module.graph.nodes):
+            if _operator(node) in PER_TENSOR:
+                _half_scale(node)
+            if node not in exact and _is_float_result(node):
+                _round_after(module.graph, node)
+        module.recompile()
+
+    return edit
+
+
+def _half_scale(node: Any) -> None:
+    """Core ML stores the scale in the type of the arithmetic, as long as it can hold it."""
+    scale = float(node.args[1])
+    if scale >= FLOAT16_SMALLEST_NORMAL:
+        node.args = (node.args[0], float(np.float16(scale)), *node.args[2:])
+
+
+def to_half(value: Tensor) -> Tensor:
+    """Round to float16 and back."""
+    return value.half().float()
+
+
+def hard_swish(value: Tensor) -> Tensor:
+    """Hard-swish as Core ML computes it in float16: a thresholded value times a rounded hard sigmoid."""
+    gate = to_half((value / 6.0 + 0.5).clamp(0.0, 1.0))
+    return to_half(value * gate)
+
+
+def _round_after(graph: Any, node: Any) -> None:
+    if "hardswish" in str(node.target):
+        node.target = hard_swish
+        return
+    readers = list(node.users)
+    with graph.inserting_after(node):
+        rounded = graph.call_function(to_half, (node,))
+    for reader in readers:
+        reader.replace_input_with(node, rounded)
+
+
+def _is_float_result(node: Any) -> bool:
+    import torch
+
+    value = node.meta.get("val")
+    computed = node.op in ("call_function", "get_attr", "placeholder")
+    return computed and isinstance(value, torch.Tensor) and value.dtype == torch.float32 and bool(node.users)
+
+
+def _exact_nodes(program: StreamProgram, graph: Any) -> set[Any]:
+    """Accumulators, their updates, and what is computed from accumulators and constants alone."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    results = graph.output_node().args[0]
+    inputs, outputs = len(program.inputs), len(program.outputs)
+    numbers = [n for n, state in enumerate(program.states) if state.form in ACCUMULATORS]
+    before = {placeholders[inputs + n] for n in numbers}
+    after = {results[outputs + n] for n in numbers}
+    updates = _reach(before, lambda node: node.users) & _reach(after, lambda node: node.all_input_nodes)
+    return before | after | updates | _derived(graph, before)
+
+
+def _reach(start: set[Any], neighbours: Callable[[Any], Iterable[Any]]) -> set[Any]:
+    found, open_ends = set(start), list(start)
+    while open_ends:
+        for node in neighbours(open_ends.pop()):
+            if node not in found and _operator(node) in UPDATES:
+                found.add(node)
+                open_ends.append(node)
+    return found
+
+
+def _derived(graph: Any, sources: set[Any]) -> set[Any]:
+    derived = set(sources)
+    for node in graph.nodes:
+        operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        if node.op == "call_function" and operands and all(n in derived for n in operands):
+            derived.add(node)
+    return derived
+
+
+def _operator(node: Any) -> str:
+    """`add` of `aten.add.Tensor`."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith(("aten.", "quantized_decomposed.")) else name
