@@ -15,6 +15,7 @@ from mvtool.extras import require
 from mvtool.program import StreamProgram
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
 
 SIGNATURE = "serving_default"
@@ -69,7 +70,7 @@ def _convert(exported: ExportedProgram, input_names: list[str]) -> bytes:
     return bytes(litert_converter.exported_programs_to_flatbuffer([exported], [described]).to_bytes())
 
 
-def _user_inputs(exported: ExportedProgram) -> list[tuple[tuple[int, ...], object]]:
+def _user_inputs(exported: ExportedProgram) -> list[tuple[tuple[int, ...], torch.dtype]]:
     wanted = exported.graph_signature.user_inputs
     values = {n.name: n.meta["val"] for n in exported.graph.nodes if n.op == "placeholder"}
     return [(tuple(values[str(name)].shape), values[str(name)].dtype) for name in wanted]

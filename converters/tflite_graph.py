@@ -100,7 +100,8 @@ class Graph:
     def kind(self, operator: Any) -> str:
         """Name of an operator in the schema, for example `CONV_2D`."""
         code = self.model.operatorCodes[operator.opcodeIndex]
-        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        kind: str = self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return kind
 
     def name(self, tensor: int) -> str:
         """Name of a tensor."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from mvtool.converters.rewrites.nodes import argument
+
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
@@ -106,7 +108,7 @@ class _Pass:
                 self._take_over(node, twin)
 
     def _permute(self, node: fx.Node) -> None:
-        source, order = node.args[0], tuple(axis % 4 for axis in node.args[1])  # type: ignore[union-attr]
+        source, order = node.args[0], tuple(axis % 4 for axis in argument(node, 1))
         if not isinstance(source, fx.Node) or _rank(source) != 4:
             return
         if source in self.twin:
@@ -209,11 +211,11 @@ def _elementwise(walk: _Pass, node: fx.Node) -> fx.Node | None:
 
 
 def _reduction(walk: _Pass, node: fx.Node) -> fx.Node | None:
-    source, axes = node.args[0], node.args[1]
+    source, axes = argument(node, 0), argument(node, 1)
     keep = bool(node.args[2]) if len(node.args) > 2 else False
     if source not in walk.twin or not axes:
         return None
-    chosen = [a % 4 for a in axes]  # type: ignore[union-attr]
+    chosen = [a % 4 for a in axes]
     # Without keepdim the axes that are left must come in the same order in both layouts.
     if not keep and not ({2, 3} <= set(chosen) or 1 in chosen):
         return None
@@ -223,7 +225,7 @@ def _reduction(walk: _Pass, node: fx.Node) -> fx.Node | None:
 
 def _reshape(walk: _Pass, node: fx.Node) -> fx.Node | None:
     """Free where the two layouts hold the same sequence of numbers."""
-    source = node.args[0]
+    source = argument(node, 0)
     before, after = _shape(source), _shape(node)
     if source in walk.twin and _same_in_both(before):
         target = tuple(after[axis] for axis in TO_LAST) if len(after) == 4 and _same_in_both(after) else after
@@ -240,7 +242,7 @@ def _same_in_both(shape: Sequence[int]) -> bool:
 
 
 def _pad(walk: _Pass, node: fx.Node) -> fx.Node | None:
-    source, amounts = node.args[0], list(node.args[1])  # type: ignore[arg-type]
+    source, amounts = argument(node, 0), list(argument(node, 1))
     if source not in walk.twin:
         return None
     constant = node.target is aten.constant_pad_nd.default or len(node.args) < 3 or node.args[2] == "constant"
@@ -253,40 +255,40 @@ def _pad(walk: _Pass, node: fx.Node) -> fx.Node | None:
 
 
 def _cat(walk: _Pass, node: fx.Node) -> fx.Node | None:
-    parts: Sequence[fx.Node] = node.args[0]  # type: ignore[assignment]
-    axis = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
+    parts: Sequence[fx.Node] = argument(node, 0)
+    axis = int(argument(node, 1)) if len(node.args) > 1 else 0
     if _rank(node) != 4 or not any(p in walk.twin for p in parts):
         return None
     return _twin_call(walk, node, ([walk.last(p, node) for p in parts], AXIS_IN_LAST[axis % 4]))
 
 
 def _slice(walk: _Pass, node: fx.Node) -> fx.Node | None:
-    source = node.args[0]
+    source = argument(node, 0)
     if source not in walk.twin:
         return None
-    axis = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
+    axis = int(argument(node, 1)) if len(node.args) > 1 else 0
     return _twin_call(walk, node, (walk.twin[source], AXIS_IN_LAST[axis % 4], *node.args[2:]))
 
 
 def _part(walk: _Pass, node: fx.Node) -> fx.Node | None:
     """One part of a split value, as a slice of the value's twin."""
-    split, index = node.args
+    split, index = argument(node, 0), argument(node, 1)
     if not isinstance(split, fx.Node) or split.target not in SPLITS or split.args[0] not in walk.twin:
         return None
-    axis = int(split.args[2]) if len(split.args) > 2 else 0  # type: ignore[call-overload]
+    axis = int(argument(split, 2)) if len(split.args) > 2 else 0
     lengths = [int(part.shape[axis]) for part in split.meta["val"]]
-    start = sum(lengths[: int(index)])  # type: ignore[call-overload]
-    bounds = (AXIS_IN_LAST[axis % 4], start, start + lengths[int(index)])  # type: ignore[call-overload]
-    twin = walk.graph.call_function(aten.slice.Tensor, (walk.twin[split.args[0]], *bounds))
+    start = sum(lengths[: int(index)])
+    bounds = (AXIS_IN_LAST[axis % 4], start, start + lengths[int(index)])
+    twin = walk.graph.call_function(aten.slice.Tensor, (walk.twin[argument(split, 0)], *bounds))
     twin.meta["val"] = node.meta["val"].permute(TO_LAST)
     return twin
 
 
 def _global_mean(walk: _Pass, node: fx.Node) -> fx.Node | None:
     """A pool to one pixel is a mean."""
-    if tuple(node.args[1]) != (1, 1) or node.args[0] not in walk.twin:  # type: ignore[arg-type]
+    if tuple(argument(node, 1)) != (1, 1) or argument(node, 0) not in walk.twin:
         return None
-    twin = walk.graph.call_function(aten.mean.dim, (walk.twin[node.args[0]], [1, 2], True))  # type: ignore[index]
+    twin = walk.graph.call_function(aten.mean.dim, (walk.twin[argument(node, 0)], [1, 2], True))
     twin.meta["val"] = node.meta["val"].permute(TO_LAST)
     return twin
 

@@ -94,5 +94,5 @@ def _error(real: NDArray[np.float64], parameters: Quantization) -> float:
 
 def quantize(value: AnyArray, parameters: Quantization) -> NDArray[np.int8]:
     """int8 form of real numbers."""
-    steps = np.rint(np.asarray(value, dtype=np.float64) / parameters.scale) + parameters.zero_point
+    steps: NDArray[np.float64] = np.rint(np.asarray(value, dtype=np.float64) / parameters.scale) + parameters.zero_point
     return np.clip(steps, -128, 127).astype(np.int8)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import math
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ PORTS_SCHEMA = "mvtool.ports/1"
 
 DType = Literal["float32", "float16", "int8", "uint8", "int32", "int64", "bool"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-AnyArray = NDArray[np.generic]
+AnyArray = NDArray[Any]
 
 
 class Runtime(StrEnum):

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.linear import CONVOLUTIONS, bias_of, per_output_channel, set_parameters
+from mvtool.converters.rewrites.nodes import argument
 
 aten = torch.ops.aten
 
@@ -52,7 +53,7 @@ def _result_of(node: fx.Node) -> fx.Node | None:
 
 def _scale_and_shift(draft: Draft, node: fx.Node) -> tuple[Tensor, Tensor]:
     gamma, beta, mean, var = (draft.constant(argument) for argument in node.args[1:5])
-    eps = float(node.args[7] if node.target is aten.batch_norm.default else node.args[6])
+    eps = float(argument(node, 7 if node.target is aten.batch_norm.default else 6))
     if mean is None or var is None:
         raise ValueError(f"batch norm {node.name} has no constant statistics")
     scale = 1.0 / torch.sqrt(var.double() + eps)
@@ -68,7 +69,7 @@ def _fold(draft: Draft, conv: fx.Node, scale: Tensor, shift: Tensor) -> None:
         raise ValueError(f"convolution {conv.name} has no constant weight")
     folded = weight.double() * per_output_channel(scale, weight)
     moved = shift if bias is None else shift + bias.double() * scale
-    name = str(conv.args[1].target)
+    name = str(argument(conv, 1).target)
     set_parameters(
         conv,
         draft.add_constant(conv, f"{name}_folded", folded.to(weight.dtype)),
@@ -77,7 +78,7 @@ def _fold(draft: Draft, conv: fx.Node, scale: Tensor, shift: Tensor) -> None:
 
 
 def _standalone(draft: Draft, node: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
-    source = node.args[0]
+    source = argument(node, 0)
     shape = (1, -1, *[1] * (source.meta["val"].dim() - 2))
     factor = draft.add_constant(node, f"{node.name}_scale", scale.float().reshape(shape))
     offset = draft.add_constant(node, f"{node.name}_shift", shift.float().reshape(shape))

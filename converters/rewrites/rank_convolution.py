@@ -50,7 +50,8 @@ class Geometry:
         last = first + (count - 1) * self.stride[0] + 1
         if (first, last, self.stride[0]) == (0, frames.shape[0], 1):
             return frames
-        return aten.slice.Tensor(frames, 0, first, last, self.stride[0])
+        taken: Tensor = aten.slice.Tensor(frames, 0, first, last, self.stride[0])
+        return taken
 
     def conv2d(self, frames: Tensor, weight: Tensor, bias: Tensor | None, groups: int | None = None) -> Tensor:
         """The spatial part."""
@@ -103,8 +104,8 @@ def conv1d(
     kernel = lowering.hold(f"{node.name}_weight", lambda: weight.value.unsqueeze(2))
     offset = None if bias is None else lowering.hold(f"{node.name}_bias", lambda: bias.value)
     picture = value.reshape(value.shape[0], value.shape[1], 1, value.shape[2])
-    numbers = [(neutral, _single(given)) for neutral, given in ((1, stride), (0, padding), (1, dilation))]
-    result = F.conv2d(picture, kernel, offset, *numbers, groups)
+    steps, border, spacing = (1, _single(stride)), (0, _single(padding)), (1, _single(dilation))
+    result = F.conv2d(picture, kernel, offset, steps, border, spacing, groups)
     return result.reshape(result.shape[0], result.shape[1], result.shape[3])
 
 
@@ -117,6 +118,12 @@ class _Job:
 
     def held(self, role: str, make: Callable[[Tensor], Tensor]) -> Tensor:
         return self.lowering.hold(f"{self.name}_{role}", lambda: make(self.weight))
+
+    def tap_weight(self, k: int) -> Tensor:
+        return self.held(f"tap{k}", lambda w: w[:, :, k])
+
+    def tap_factor(self, k: int) -> Tensor:
+        return self.held(f"tap{k}", lambda w: w[:, 0, k].reshape(1, -1, 1, 1))
 
 
 Form = Callable[[_Job, Folded, Tensor | None], Tensor]
@@ -155,7 +162,7 @@ def _time_rows(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
 
 def _products(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """depthwise in time as a sum of products"""
-    weights = [job.held(f"tap{k}", lambda w, k=k: w[:, 0, k].reshape(1, -1, 1, 1)) for k in _taps(job)]
+    weights = [job.tap_factor(k) for k in _taps(job)]
     frames = value.canonical()
     total = _add([job.geometry.tap(frames, k) * weights[k] for k in _taps(job)])
     return total if bias is None else total + job.held("bias_picture", lambda _: bias.reshape(1, -1, 1, 1))
@@ -176,8 +183,7 @@ def _sum(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """a sum of 2D convolutions, one per kernel tap"""
     frames, parts = value.canonical(), []
     for k in _taps(job):
-        weight = job.held(f"tap{k}", lambda w, k=k: w[:, :, k])
-        parts.append(job.geometry.conv2d(job.geometry.tap(frames, k), weight, bias if k == 0 else None))
+        parts.append(job.geometry.conv2d(job.geometry.tap(frames, k), job.tap_weight(k), bias if k == 0 else None))
     return _add(parts)
 
 

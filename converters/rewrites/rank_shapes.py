@@ -81,7 +81,7 @@ def split(lowering: RankLowering, node: fx.Node, value: Any, count: int, dim: in
 @lowers(aten.split_with_sizes.default)
 def split_with_sizes(lowering: RankLowering, node: fx.Node, value: Any, sizes: list[int], dim: int = 0) -> Any:
     """Cut into parts of the given sizes."""
-    return split(lowering, node, value, sizes, dim)  # type: ignore[arg-type]
+    return split(lowering, node, value, sizes, dim)
 
 
 @lowers(aten.permute.default)

@@ -13,6 +13,7 @@ from torch import fx
 
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.linear import LINEAR, bias_of, set_parameters
+from mvtool.converters.rewrites.nodes import argument
 
 aten = torch.ops.aten
 
@@ -53,14 +54,14 @@ def _weights(draft: Draft, changes: Changes, user: fx.Node, scaled: fx.Node) -> 
     weight = draft.constant(user.args[1])
     if weight is None:
         return False
-    name = f"{user.args[1].target}_taken"  # type: ignore[union-attr]
+    name = f"{argument(user, 1).target}_taken"
     bias = bias_of(user)
     set_parameters(
         user,
-        draft.add_constant(user, name, (weight.double() * float(scaled.args[1])).to(weight.dtype)),
+        draft.add_constant(user, name, (weight.double() * float(argument(scaled, 1))).to(weight.dtype)),
         bias if isinstance(bias, fx.Node) else None,
     )
-    user.replace_input_with(scaled, scaled.args[0])
+    user.replace_input_with(scaled, argument(scaled, 0))
     changes.did("factor taken up by the weights of the next linear operator")
     return True
 
@@ -72,31 +73,31 @@ def _pass_on(draft: Draft, changes: Changes, user: fx.Node, scaled: fx.Node) -> 
     product = user.target is aten.mul.Tensor and list(user.args).count(scaled) == 1
     if not (homogeneous or zero_pad or product):
         return False
-    user.replace_input_with(scaled, scaled.args[0])
+    user.replace_input_with(scaled, argument(scaled, 0))
     _rescale_after(draft, changes, user, scaled.args[1])
     return True
 
 
 def _fifo(draft: Draft, changes: Changes, user: fx.Node, scaled: fx.Node) -> bool:
     """cat([state, h]) whose tail is the next state: the state holds the unscaled value from now on."""
-    if user.target is not aten.cat.default or user.args[0].count(scaled) != 1:  # type: ignore[union-attr]
+    if user.target is not aten.cat.default or argument(user, 0).count(scaled) != 1:
         return False
     placeholders = [n for n in draft.module.graph.nodes if n.op == "placeholder"]
-    outputs = draft.module.graph.output_node().args[0]
+    outputs = argument(draft.module.graph.output_node(), 0)
     inputs = len(draft.program.inputs)
-    others = [n for n in user.args[0] if n is not scaled]  # type: ignore[union-attr]
+    others = [n for n in argument(user, 0) if n is not scaled]
     if len(others) != 1 or others[0] not in placeholders or len(others[0].users) != 1:
         return False
     state = placeholders.index(others[0]) - inputs
     if state < 0:
         return False
-    after = outputs[len(draft.program.outputs) + state]  # type: ignore[index]
+    after = outputs[len(draft.program.outputs) + state]
     tail = after.target is aten.slice.Tensor and after.args[0] is user
     tail = tail and list(after.users) == [draft.module.graph.output_node()]
     if not tail or draft.multipliers[state] != 1.0:
         return False
-    draft.multipliers[state] = 1.0 / float(scaled.args[1])
-    user.replace_input_with(scaled, scaled.args[0])
+    draft.multipliers[state] = 1.0 / float(argument(scaled, 1))
+    user.replace_input_with(scaled, argument(scaled, 0))
     readers = [reader for reader in user.users if reader is not after]
     _rescale_after(draft, changes, user, scaled.args[1], readers)
     changes.did("fifo state holds the value without the factor")

@@ -111,7 +111,7 @@ def picture(index: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
         second = _SINES[(columns * (across + 4) - rows * (along + 6) + index * slow) % _PHASES]
         light = _SINES[(index * third + 341 * number) % _PHASES]
         channels.append(128 + (first * 5 + second * 3 + light * 2) // 10)
-    image = np.stack(np.broadcast_arrays(*channels), axis=-1)
+    image: NDArray[np.int64] = np.stack(np.broadcast_arrays(*channels), axis=-1)
     _draw_square(image, index)
     return np.clip(image, 0, 255).astype(np.uint8)
 

@@ -132,12 +132,12 @@ class CheckResult(Document):
 
 def passed(check: Check, message: str, **found: float | str | None) -> CheckResult:
     """A check that holds."""
-    return CheckResult(check=check, status=Status.PASSED, message=message, **found)  # type: ignore[arg-type]
+    return CheckResult(check=check, status=Status.PASSED, message=message, **found)
 
 
 def failed(check: Check, message: str, **found: float | str | None) -> CheckResult:
     """A check that does not hold."""
-    return CheckResult(check=check, status=Status.FAILED, message=message, **found)  # type: ignore[arg-type]
+    return CheckResult(check=check, status=Status.FAILED, message=message, **found)
 
 
 def blame(required: Sequence[Check], found: Sequence[CheckResult], reason: str) -> CheckResult:

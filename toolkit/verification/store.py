@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvtool.ports import AnyArray, PortManifest
 
@@ -84,7 +85,7 @@ def _padded(shape: Sequence[int], dtype: np.dtype[np.generic]) -> int:
 
 
 def _frame(
-    memory: np.memmap[tuple[int], np.dtype[np.uint8]],
+    memory: NDArray[np.uint8],
     manifest: PortManifest,
     tensors: Sequence[tuple[tuple[int, ...], np.dtype[np.generic]]],
 ) -> Frame:
