@@ -98,7 +98,12 @@ class Worst:
             return failed(check, f"not every tensor was compared at all {frames} frames: {incomplete or 'no tensors'}")
         # NaN compares as larger than anything, so that it cannot hide behind a number.
         worst = max(self._worst.values(), key=lambda d: d.severity if d.severity == d.severity else float("inf"))
-        found = {"worst": worst.value, "limit": worst.limit, "tensor": worst.tensor, "frame": worst.frame}
+        found: dict[str, float | str | None] = {
+            "worst": worst.value,
+            "limit": worst.limit,
+            "tensor": worst.tensor,
+            "frame": worst.frame,
+        }
         place = (
             f"worst is {worst.tensor!r} at frame {worst.frame}: {worst.value:.3g} {worst.unit}, limit {worst.limit:.3g}"
         )
