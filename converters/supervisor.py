@@ -72,7 +72,7 @@ class Supervisor:
         command: Starts a worker; the job folder is appended.
     """
 
-    def __init__(  # noqa: D107 - documented on the class
+    def __init__(
         self,
         folder: Path,
         parallel: int,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 class Accumulator(nn.Module):
     """A submodule with one state buffer, used as a part by the others."""
 
+    total: Tensor
+
     def __init__(self, buffer: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("total", torch.zeros(1, 4) if buffer is None else buffer)
@@ -32,6 +34,9 @@ class SharedBuffer(nn.Module):
 
 
 class AliasedBuffers(nn.Module):
+    ring: Tensor
+    newest: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("ring", torch.zeros(1, 4))
@@ -45,7 +50,7 @@ class AliasedBuffers(nn.Module):
 class GrowingBuffer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Module()
+        self.inner: Any = nn.Module()
         self.inner.register_buffer("cache", torch.zeros(1, 4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +59,8 @@ class GrowingBuffer(nn.Module):
 
 
 class LazyBuffer(nn.Module):
+    h: Tensor | None
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("h", None)
@@ -67,7 +74,7 @@ class PlainTensor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Identity()
-        self.h = torch.zeros(1, 4)
+        self.h: Tensor = torch.zeros(1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         self.h = self.inner(self.h) * 0.5 + x
@@ -107,6 +114,8 @@ class HelperObject(nn.Module):
 
 
 class FirstStep(nn.Module):
+    h: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.started = False
@@ -119,6 +128,8 @@ class FirstStep(nn.Module):
 
 
 class DataWrite(nn.Module):
+    h: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("h", torch.zeros(1, 4))
@@ -130,6 +141,8 @@ class DataWrite(nn.Module):
 
 
 class NumpyWrite(nn.Module):
+    h: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("h", torch.zeros(1, 4))
@@ -230,6 +243,8 @@ class Cond(nn.Module):
 
 
 class DoubleState(nn.Module):
+    h: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("h", torch.zeros(1, 4, dtype=torch.float64))

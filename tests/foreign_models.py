@@ -19,6 +19,8 @@ from mvtool.converters.inputs import InputSpec
 class GRULoop(nn.Module):
     """A GRU cell over feature vectors; the hidden state is a buffer."""
 
+    h: Tensor
+
     def __init__(self, features: int = 12, hidden: int = 16, classes: int = 5) -> None:
         super().__init__()
         self.cell = nn.GRUCell(features, hidden)
@@ -45,6 +47,8 @@ class GRUExplicit(nn.Module):
 
 class CausalConv1d(nn.Module):
     """A dilated 1D convolution that remembers its receptive field."""
+
+    past: Tensor
 
     def __init__(self, channels_in: int, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -75,6 +79,9 @@ class CausalTCN(nn.Module):
 
 class ConvLSTMCell(nn.Module):
     """Convolutional LSTM cell (Shi et al. 2015) with its two states in buffers."""
+
+    h: Tensor
+    c: Tensor
 
     def __init__(self, channels_in: int, hidden: int, size: int) -> None:
         super().__init__()
@@ -125,6 +132,8 @@ class ConvLSTMExplicit(nn.Module):
 class ShiftBlock(nn.Module):
     """Inverted residual block with an online temporal shift: an eighth of the channels comes from the last frame."""
 
+    shifted: Tensor
+
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.fold = channels // 8
@@ -164,6 +173,9 @@ class ShiftNet(nn.Module):
 
 class Background(nn.Module):
     """Motion from a running background that starts as a grey ramp, not as zero; one state is a mean, one the last frame."""
+
+    background: Tensor
+    previous: Tensor
 
     def __init__(self, size: int = 10, classes: int = 3) -> None:
         super().__init__()

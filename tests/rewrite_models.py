@@ -23,6 +23,8 @@ class Apply(nn.Module):
 class Fifo(nn.Module):
     """Hard-swish into a stream buffer, a temporal convolution, and a pooled head."""
 
+    buffer: Tensor
+
     def __init__(self, kernel: tuple[int, int, int] = (3, 1, 1), groups: int = 8, dilation: int = 1) -> None:
         super().__init__()
         self.stem = nn.Conv3d(3, 8, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
@@ -65,6 +67,8 @@ def randomise(module: nn.Module) -> nn.Module:
         if isinstance(child, nn.BatchNorm3d):
             nn.init.uniform_(child.weight, 0.5, 1.5)
             nn.init.uniform_(child.bias, -0.5, 0.5)
+            assert child.running_mean is not None
+            assert child.running_var is not None
             child.running_mean.uniform_(-0.5, 0.5)
             child.running_var.uniform_(0.5, 1.5)
     return module.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from mvtool.quantization.calibration import CalibrationSet
 SIZE, CHANNELS, TAPS, CLASSES = 8, 8, 3, 5
 
 
+Port = TypeVar("Port", bound=TensorPort)
+
+
 def first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
@@ -24,6 +29,8 @@ def last(x: Tensor) -> Tensor:
 
 class Block(nn.Module):
     """Convolution, temporal convolution over a buffer, squeeze-excite over a running mean, projection."""
+
+    one: Tensor
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -51,7 +58,7 @@ class Block(nn.Module):
         return logits, counted, window[1:], mean
 
 
-def port(kind: type[TensorPort], name: str, position: int, shape: tuple[int, ...], **extra: object) -> TensorPort:
+def port(kind: type[Port], name: str, position: int, shape: tuple[int, ...], **extra: Any) -> Port:
     return kind(
         name=name,
         position=position,

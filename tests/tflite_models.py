@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvtool.converters.tflite_graph import Graph
@@ -68,7 +69,7 @@ def _constant(graph: Graph, name: str, constant: Any) -> int:
     return index
 
 
-def execute(data: bytes, arrays: Sequence[AnyArray]) -> tuple[list[AnyArray], list[str]]:
+def execute(data: bytes, arrays: Sequence[AnyArray]) -> tuple[list[NDArray[Any]], list[str]]:
     """Run a model with XNNPACK: outputs in position order, and the operators that the interpreter shows."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -111,6 +112,9 @@ SIZE = 12
 
 class SmallStream(nn.Module):
     """A MoViNet layer in miniature, in lowered form: (1, H, W, C) ports, states as arguments."""
+
+    window: Tensor
+    correction: Tensor
 
     def __init__(self, factored: bool) -> None:
         super().__init__()
@@ -181,7 +185,7 @@ def _port(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def frames(count: int, seed: int = 0) -> list[AnyArray]:
+def frames(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     """Frames in [0, 1] that move a little."""
     random = np.random.default_rng(seed)
     base = random.random((1, SIZE, SIZE, 3), dtype=np.float32)

@@ -95,7 +95,7 @@ class MissingExtraError(MvtoolError):
 
     exit_code: ClassVar[int] = 8
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:  # noqa: D107 - documented on the class
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"The package {package!r} is not installed; it is needed {purpose}. "
             f"Install it with: pip install 'mvtool[{extra}]'"

@@ -40,7 +40,7 @@ class FrameClock:
         rate: Frames per second where a time stamp is missing.
     """
 
-    def __init__(self, rate: float) -> None:  # noqa: D107 - documented on the class
+    def __init__(self, rate: float) -> None:
         self.last_s = 0.0
         self._interval_s = 1.0 / rate
         self._origin_s: float | None = None

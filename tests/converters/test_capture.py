@@ -161,6 +161,8 @@ def test_a_clip_has_five_axes_and_a_nominal_shape_of_four() -> None:
 class OneBuffer(nn.Module):
     """Base of small modules with the buffer `h`."""
 
+    h: Tensor
+
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.register_buffer("h", torch.zeros(shape or (1, 4)))
@@ -174,6 +176,8 @@ class SliceWrites(OneBuffer):
 
 
 class IndexCopy(OneBuffer):
+    slot: Tensor
+
     def __init__(self) -> None:
         super().__init__(3, 4)
         self.register_buffer("slot", torch.zeros(1, dtype=torch.int64))
@@ -193,6 +197,9 @@ class Rolled(OneBuffer):
 
 
 class Swap(nn.Module):
+    a: Tensor
+    b: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("a", torch.zeros(1, 4))
@@ -212,6 +219,9 @@ class Queue(OneBuffer):
 class Delay(nn.Module):
     """Two assigned frames of memory: an input moves into one buffer, that buffer into another."""
 
+    last: Tensor
+    older: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("last", torch.zeros(1, 4))
@@ -225,6 +235,9 @@ class Delay(nn.Module):
 
 
 class Mean(nn.Module):
+    n: Tensor
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("n", torch.tensor(0.0))
@@ -237,6 +250,8 @@ class Mean(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
+    h: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.rnn = nn.GRU(4, 6, num_layers=2, dropout=0.3, batch_first=True)
@@ -249,6 +264,9 @@ class RecurrentLayer(nn.Module):
 
 
 class AttentionCache(nn.Module):
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv = nn.Linear(4, 24)
@@ -338,6 +356,8 @@ def test_a_queue_must_drop_its_oldest_end(newest_first: bool) -> None:
 
 def test_declared_states_keep_their_description_and_start_at_their_declared_value() -> None:
     class Declared(nn.Module):
+        decayed: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             info = StateInfo("What a decay leaves of all frames.", StateForm.MEAN, None, 0.5)

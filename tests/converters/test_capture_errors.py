@@ -144,10 +144,12 @@ def test_autocast_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_only_plain_modules_on_the_cpu() -> None:
     assert "'0.weight' is on the device meta" in refused(nn.Sequential(nn.Linear(4, 4, device="meta")))
-    assert "torch.compile" in refused(nn.Sequential(torch.compile(nn.Linear(4, 4))))  # type: ignore[arg-type]
+    compiled: Any = torch.compile(nn.Linear(4, 4))
+    assert "torch.compile" in refused(nn.Sequential(compiled))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_torchscript_is_refused() -> None:
-    message = refused(nn.Sequential(nn.Linear(4, 4), torch.jit.trace(nn.ReLU(), torch.ones(1, 4))))
+    traced: Any = torch.jit.trace(nn.ReLU(), torch.ones(1, 4))  # type: ignore[no-untyped-call]
+    message = refused(nn.Sequential(nn.Linear(4, 4), traced))
     assert "'1' is TorchScript" in message

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,8 @@ class Stream(nn.Module):
 def stream_program() -> StreamProgram:
     torch.manual_seed(0)
     module = Stream()
+    assert module.norm.running_mean is not None
+    assert module.norm.running_var is not None
     module.norm.running_mean.uniform_(-1, 1)
     module.norm.running_var.uniform_(0.5, 2)
     states = {"past": torch.zeros(4, 2, 8, 8), "mean": torch.zeros(1, 4), "count": torch.zeros(1, 1)}
@@ -125,7 +128,7 @@ def roll(path: Path, program: StreamProgram, manifest: PortManifest, steps: int)
     return worst
 
 
-def specification(path: Path) -> object:
+def specification(path: Path) -> Any:
     return coremltools().models.MLModel(str(path), skip_model_load=True).get_spec()
 
 
@@ -222,6 +225,7 @@ def test_a_frame_enters_as_an_image_of_bytes(tmp_path: Path) -> None:
     frame = emit(stream_program(), path, Precision.FP32).inputs[0]
     kind = specification(path).description.input[0].type
     assert kind.WhichOneof("Type") == "imageType"
+    assert frame.quantization is not None
     assert (frame.core_ml_image, frame.dtype, frame.quantization.zero_point) == (True, "uint8", 0)
     assert frame.quantization.scale == pytest.approx(1 / 255)
 
@@ -346,6 +350,11 @@ def test_models_that_are_not_ours_convert_and_stream(name: str, tmp_path: Path) 
 class Quantized(nn.Module):
     """What PT2E leaves of `logits = conv(cat(past, frame)) + 1`: the constant is stored as 127 at (1/255, -128)."""
 
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero: Tensor
+    one: Tensor
+
     def __init__(self, scale_in: float, scale_out: float) -> None:
         super().__init__()
         self.scales = scale_in, scale_out
@@ -388,6 +397,7 @@ def test_int8_has_int8_weights_and_activations(tmp_path: Path) -> None:
     assert {"quantize", "dequantize", "constexpr_affine_dequantize"} <= set(kinds)
     state = manifest.states[0].input
     assert state.dtype == "float16"
+    assert state.grid is not None
     assert state.grid.zero_point == -128
     assert state.grid.scale == pytest.approx(1 / 255, rel=2**-11)
 
@@ -398,7 +408,9 @@ def test_int8_state_values_lie_on_the_declared_grid(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), np.uint8)
     past = np.zeros((1, 1, 16, 16), np.float16)
     got = Evaluator(load_program(path)).run({"frame": pixels, "past": past})
-    steps = got["past_next"].astype(np.float64) / manifest.states[0].input.grid.scale
+    grid = manifest.states[0].input.grid
+    assert grid is not None
+    steps = got["past_next"].astype(np.float64) / grid.scale
     np.testing.assert_allclose(steps, pixels[:, :1], atol=0.13)  # 255 * 2**-11: the rounding of float16 itself
     expected = program.exported.module()(torch.from_numpy(pixels / np.float32(255)), torch.zeros(1, 1, 16, 16))[0]
     assert np.abs(got["logits"] - expected.numpy()).max() < 0.05 * expected.abs().max().item()
@@ -426,8 +438,10 @@ def test_int8_program_of_the_shared_quantizer_converts(tmp_path: Path) -> None:
     ports = {b.state: b.input for b in manifest.states}
     assert ports["mean"].grid is None
     assert (ports["mean"].dtype, ports["count"].dtype) == ("float32", "float32")
-    assert ports["past"].grid.scale == pytest.approx(quantized.ports["past"].scale, rel=2**-11)
-    assert ports["past"].grid.zero_point == quantized.ports["past"].zero_point
+    grid = ports["past"].grid
+    assert grid is not None
+    assert grid.scale == pytest.approx(quantized.ports["past"].scale, rel=2**-11)
+    assert grid.zero_point == quantized.ports["past"].zero_point
     assert roll(path, quantized.program, manifest, steps=8) < 0.1
 
 
@@ -530,6 +544,8 @@ def test_five_axes_are_refused(tmp_path: Path) -> None:
 
 
 class ReshapedConstant(nn.Module):
+    gain: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("gain", torch.arange(4.0).reshape(1, 4, 1, 1, 1))

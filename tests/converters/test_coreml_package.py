@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mvtool.converters import coreml_package
 from mvtool.converters.coreml_package import write_package
 
 
@@ -41,7 +40,7 @@ def test_a_failed_move_brings_the_older_package_back(tmp_path: Path, monkeypatch
             raise OSError("disk full")
         rename(source, target)
 
-    monkeypatch.setattr(coreml_package.os, "rename", fail_on_new)
+    monkeypatch.setattr(os, "rename", fail_on_new)
     with pytest.raises(OSError, match="disk full"):
         write_package(Specification(), None, path)
     assert files(tmp_path) == {"m.mlpackage/kept": b"old"}

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from stream_nets import clips, stream_program
 
 from mvtool.converters import executorch
+from mvtool.converters.executorch_lowering import lower_to_executorch
 from mvtool.errors import ConversionError, UsageError
 from mvtool.operators import count
 from mvtool.ports import PortManifest, Precision, Runtime
@@ -54,7 +58,9 @@ def test_preparing_does_not_change_results(program: StreamProgram) -> None:
     raw = stream_program()
     inputs = [clips().clips[0][0][0], *raw.initial_ports()]
     with torch.no_grad():
-        for one, other in zip(graph_step(raw)(inputs), graph_step(program)(inputs), strict=True):
+        before: list[NDArray[Any]] = graph_step(raw)(inputs)
+        after: list[NDArray[Any]] = graph_step(program)(inputs)
+        for one, other in zip(before, after, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
@@ -68,7 +74,8 @@ def test_fp32_rollout_equals_torch(program: StreamProgram, fp32: Path) -> None:
     given, expected = program.initial_ports(), program.initial_ports()
     with torch.no_grad():
         for (frame,) in clips(count=1, steps=20, seed=3).clips[0]:
-            found, wanted = executable.run([frame, *given]), step([frame, *expected])
+            found: Sequence[NDArray[Any]] = executable.run([frame, *given])
+            wanted: list[NDArray[Any]] = step([frame, *expected])
             for one, other in zip(found, wanted, strict=True):
                 np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
             given, expected = list(found[1:]), wanted[1:]
@@ -81,7 +88,9 @@ def test_int8_rollout_follows_its_simulation(quantized: QuantizedProgram, int8: 
     for (frame,) in clips(count=1, steps=20, seed=3).clips[0]:
         stored = [manifest.inputs[0].encode(frame), *states]
         found = executable.run(stored)
-        wanted = simulation.step([p.decode(a) for p, a in zip(manifest.input_ports, stored, strict=True)])
+        wanted: Mapping[str, NDArray[Any]] = simulation.step(
+            [p.decode(a) for p, a in zip(manifest.input_ports, stored, strict=True)]
+        )
         for port, array in zip(manifest.output_ports, found, strict=True):
             difference = np.abs(port.decode(array) - wanted[port.name])
             if port.quantization is not None:
@@ -117,6 +126,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from stream_nets import clips, stream_program
 from mvtool.converters import executorch
+from mvtool.converters.executorch_lowering import lower_to_executorch
 from mvtool.quantization.pt2e import quantize
 program = executorch.prepare(stream_program())
 executorch.emit(program, Path(sys.argv[2]) / "fp32.pte")
@@ -135,8 +145,9 @@ def test_a_wrong_file_is_refused_before_it_takes_its_place(
     program: StreamProgram, fp32: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = executorch.prepare(stream_program(seed=1))
-    lower = executorch.lower_to_executorch
-    monkeypatch.setattr(executorch, "lower_to_executorch", lambda exported, methods: lower(other.exported, methods))
+    monkeypatch.setattr(
+        executorch, "lower_to_executorch", lambda exported, methods: lower_to_executorch(other.exported, methods)
+    )
     (tmp_path / "old.pte").write_bytes(b"previous build")
     with pytest.raises(ConversionError, match="does not compute 'block'"):
         executorch.emit(program, tmp_path / "old.pte")

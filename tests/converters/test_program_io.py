@@ -45,6 +45,10 @@ def test_a_program_comes_back_as_it_was(program: StreamProgram, tmp_path: Path) 
 
 def test_all_state_types_survive(tmp_path: Path) -> None:
     class Types(torch.nn.Module):
+        count: torch.Tensor
+        seen: torch.Tensor
+        small: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("count", torch.tensor(3))

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -164,7 +165,8 @@ def test_a_zoo_model_without_weights_is_filled_and_marked() -> None:
     again = source.load("movinet_a0_stream", arguments=arguments)
     for name, value in loaded.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name])
-    assert source.load("movinet_a0_stream", gate="keras").module.gate is Gate.KERAS
+    gated: Any = source.load("movinet_a0_stream", gate="keras").module
+    assert gated.gate is Gate.KERAS
     assert source.load("movinet_a0_stream").info.labels == "kinetics600"
     assert source.load("movinet_a0_stream", frames=8).inputs[0].shape == (1, 3, 8, 172, 172)
     assert source.load("movinet_a0_base").info.frames_per_step == 50
@@ -189,6 +191,8 @@ def test_options_the_zoo_does_not_know() -> None:
 
 
 class Saved(nn.Module):
+    h: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.GRUCell(4, 3)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tflite_models import execute, frames, kinds, small_stream
 
 from mvtool.converters import tflite
@@ -44,7 +46,7 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PortManifest, 
     return path, tflite.emit(program, path, quantization=calibration()), program
 
 
-def rolled(program: StreamProgram, steps: int) -> Iterator[tuple[AnyArray, list[AnyArray]]]:
+def rolled(program: StreamProgram, steps: int) -> Iterator[tuple[NDArray[np.float32], list[NDArray[Any]]]]:
     """Frame, and all outputs of the program's own graph, state after state."""
     import torch
 
@@ -166,15 +168,17 @@ class TestInt8:
             simulation.set_state(artifact.state())
             found, expected = artifact.step(frame), simulation.step(frame)
             np.testing.assert_array_equal(artifact.state()["fifo"], simulation.state()["fifo"])
-            np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0, atol=1e-5)
+            scores: NDArray[Any] = found["scores"]
+            expected_scores: NDArray[Any] = expected["scores"]
+            np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-5)
 
     def test_its_anchor_follows_the_float_program(self, int8: tuple[Path, PortManifest, StreamProgram]) -> None:
         anchor = open_simulation(int8[0], anchor=True)
         assert anchor.manifest.states[0].input.dtype == "float32"
         for frame, expected in rolled(int8[2], 10):
-            found = anchor.step(frame)["scores"]
+            found: NDArray[Any] = anchor.step(frame)["scores"]
             assert np.abs(found - expected[0]).max() < 0.03 * np.abs(expected[0]).max()
-            fifo = anchor.state()["fifo"]
+            fifo: NDArray[Any] = anchor.state()["fifo"]
             assert np.abs(fifo - expected[1]).max() < 0.03 * np.abs(expected[1]).max()
 
     def test_the_same_program_gives_the_same_bytes(

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from stream_nets import clips, stream_program
 
 from mvtool.errors import ConversionError
@@ -25,7 +27,8 @@ def quantized(program: StreamProgram) -> QuantizedProgram:
     return quantize(program, clips())
 
 
-def nodes(quantized: QuantizedProgram, operator: str) -> list[torch.fx.Node]:
+def nodes(quantized: QuantizedProgram, operator: str) -> list[Any]:
+    """The `torch.fx.Node`s of an operator; what their arguments hold has no useful type."""
     return [n for n in quantized.program.exported.graph.nodes if operator in str(n.target)]
 
 
@@ -66,7 +69,8 @@ def test_the_simulation_is_near_the_float_model_and_on_the_grid(
     quantized: QuantizedProgram, program: StreamProgram
 ) -> None:
     simulation, step = Simulation(quantized), graph_step(program)
-    real, simulated = program.initial_ports(), program.initial_ports()
+    real: list[NDArray[Any]] = program.initial_ports()
+    simulated: list[NDArray[Any]] = program.initial_ports()
     with torch.no_grad():
         for (frame,) in clips(count=1, steps=20, seed=5).clips[0]:
             found = simulation.step([frame, *simulated])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,7 @@ def check(module: nn.Module, shape: str, recipe: Recipe, steps: int = 1) -> Stre
     return program
 
 
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "spatial": {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": (1, 2, 2)},
     "pointwise": {"kernel_size": 1},
     "full": {"kernel_size": 3, "padding": 1},

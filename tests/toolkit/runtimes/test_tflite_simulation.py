@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tflite_models import execute, one_operator
 
 from mvtool.converters.tflite_graph import Graph
@@ -39,7 +41,7 @@ def scales(count: int) -> list[float]:
     return [float(s) for s in random.uniform(0.002, 0.01, count).astype(np.float32)]
 
 
-def stored(data: bytes, seed: int) -> list[AnyArray]:
+def stored(data: bytes, seed: int) -> list[NDArray[Any]]:
     """Random values of a model's inputs."""
     generator, graph = np.random.default_rng(seed), Graph.parse(data)
     return [
@@ -50,7 +52,7 @@ def stored(data: bytes, seed: int) -> list[AnyArray]:
     ]
 
 
-def simulate(data: bytes, arrays: Sequence[AnyArray], folder: Path, *, anchor: bool = False) -> Sequence[AnyArray]:
+def simulate(data: bytes, arrays: Sequence[AnyArray], folder: Path, *, anchor: bool = False) -> Sequence[NDArray[Any]]:
     path = folder / "model.tflite"
     path.write_bytes(data)
     return Simulation(read_model(path), anchor=anchor).run(arrays)
@@ -140,7 +142,7 @@ def strided(shape: tuple[int, ...], stride: int) -> bytes:
 POOL = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2, "padding": 1}
 SLICES = {"beginMask": 0, "endMask": 0, "ellipsisMask": 0, "newAxisMask": 0, "shrinkAxisMask": 0}
 
-INT8 = {
+INT8: dict[str, Callable[[], bytes]] = {
     "conv same stride 1": lambda: convolution("CONV_2D", 1, 0, 0),
     "conv same stride 2": lambda: convolution("CONV_2D", 2, 0, 1),
     "conv valid": lambda: convolution("CONV_2D", 1, 1, 3),
@@ -211,12 +213,12 @@ def floats(kind: str, inputs: int = 1, options: str = "", output: tuple[int, ...
     )
 
 
-FLOAT = {
+FLOAT: dict[str, Callable[[], bytes]] = {
     **{
-        kind: (lambda kind=kind: floats(kind))
+        kind: partial(floats, kind)
         for kind in ("RELU", "RELU6", "RELU_N1_TO_1", "HARD_SWISH", "LOGISTIC", "TANH", "ELU", "EXP", "SIN", "COS")
     },
-    **{kind: (lambda kind=kind: floats(kind)) for kind in ("ABS", "NEG", "FLOOR", "CEIL", "ROUND", "SQUARE")},
+    **{kind: partial(floats, kind) for kind in ("ABS", "NEG", "FLOOR", "CEIL", "ROUND", "SQUARE")},
     "RELU_0_TO_1": lambda: floats("RELU_0_TO_1"),
     "GELU": lambda: floats("GELU", options="GeluOptions"),
     "GELU tanh": lambda: floats("GELU", options="GeluOptions", approximate=True),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from manifests import SwappedInputs, ToyExecutable, port_manifest, toy_session
+from numpy.typing import NDArray
 
-from mvtool.ports import AnyArray, PortManifest
+from mvtool.ports import PortManifest
 from mvtool.runtimes.base import PortSession
 from mvtool.verification.frames import FrameSource
 from mvtool.verification.judge import Deviation, Worst
@@ -19,6 +22,7 @@ from mvtool.verification.replay import Replay
 from mvtool.verification.report import Check, CheckResult, Status
 from mvtool.verification.store import Frame, FrameStore
 
+Examine = Callable[[PortSession], dict[Check, CheckResult]]
 STEPS = 20
 
 
@@ -47,7 +51,7 @@ class LocalWorker:
 
 
 @pytest.fixture
-def examine(tmp_path) -> Callable[[PortSession], dict[Check, CheckResult]]:
+def examine(tmp_path: Path) -> Examine:
     def run(session: PortSession) -> dict[Check, CheckResult]:
         reference = toy_session()
         store = FrameStore(tmp_path / "store", reference.manifest, ALL_SLOTS)
@@ -71,7 +75,7 @@ def swapped_manifest(what: str) -> PortManifest:
     return manifest.model_copy(update={"states": exchanged})
 
 
-def test_the_same_function_passes_everything(examine) -> None:
+def test_the_same_function_passes_everything(examine: Examine) -> None:
     results = examine(toy_session())
     assert {r.status for r in results.values()} == {Status.PASSED}
     assert results[Check.REPLAY_STATES].worst == 0.0
@@ -86,14 +90,14 @@ def test_the_same_function_passes_everything(examine) -> None:
         (lambda: toy_session(ToyExecutable(lambda r: [r[0], r[2], r[1]])), "the results of states 'left' and 'right'"),
     ],
 )
-def test_a_swapped_pair_is_named(examine, session: Callable[[], PortSession], message: str) -> None:
+def test_a_swapped_pair_is_named(examine: Examine, session: Callable[[], PortSession], message: str) -> None:
     results = examine(session())
     assert results[Check.ORDER].status is Status.FAILED
     assert results[Check.ORDER].message.startswith(f"swapped state pair: {message}")
     assert results[Check.REPLAY_STATES].status is Status.FAILED
 
 
-def test_states_swapped_on_both_sides_are_named(examine) -> None:
+def test_states_swapped_on_both_sides_are_named(examine: Examine) -> None:
     both = swapped_manifest("output")
     left, right = both.states
     states = (left.model_copy(update={"input": right.input}), right.model_copy(update={"input": left.input}))
@@ -102,10 +106,10 @@ def test_states_swapped_on_both_sides_are_named(examine) -> None:
     assert results[Check.ORDER].status is Status.FAILED
 
 
-def test_the_worst_frame_and_tensor_are_named(examine) -> None:
+def test_the_worst_frame_and_tensor_are_named(examine: Examine) -> None:
     calls = 0
 
-    def late(results: list[AnyArray]) -> list[AnyArray]:
+    def late(results: list[NDArray[Any]]) -> list[NDArray[Any]]:
         nonlocal calls
         calls += 1
         return [results[0], results[1], results[2] + np.float32(1e-2 if calls == 13 else 0)]
@@ -114,16 +118,16 @@ def test_the_worst_frame_and_tensor_are_named(examine) -> None:
     assert (states.status, states.tensor, states.frame) == (Status.FAILED, "right", 13)
 
 
-def test_not_a_number_is_a_failure(examine) -> None:
+def test_not_a_number_is_a_failure(examine: Examine) -> None:
     results = examine(toy_session(ToyExecutable(lambda r: [r[0] * np.float32(np.nan), *r[1:]])))
     assert results[Check.REPLAY_OUTPUTS].status is Status.FAILED
     assert results[Check.REPLAY_OUTPUTS].tensor == "y"
 
 
-def test_memory_that_a_reset_does_not_clear_is_found(examine) -> None:
+def test_memory_that_a_reset_does_not_clear_is_found(examine: Examine) -> None:
     calls = 0
 
-    def drifting(results: list[AnyArray]) -> list[AnyArray]:
+    def drifting(results: list[NDArray[Any]]) -> list[NDArray[Any]]:
         nonlocal calls
         calls += 1
         return [results[0] + np.float32(1e-7 * calls), *results[1:]]
@@ -150,7 +154,7 @@ def test_probe_states_differ_from_each_other_and_from_the_stream() -> None:
     assert not np.array_equal(changed["left"], states["left"])
 
 
-def test_store_keeps_slots_apart(tmp_path) -> None:
+def test_store_keeps_slots_apart(tmp_path: Path) -> None:
     manifest = port_manifest()
     writer, reader = (FrameStore(tmp_path / "store", manifest, 2) for _ in range(2))
     for slot in range(2):

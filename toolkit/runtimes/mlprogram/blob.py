@@ -58,7 +58,7 @@ class WeightFile:
         ManifestError: The file is missing, too short, or of another version.
     """
 
-    def __init__(self, path: Path) -> None:  # noqa: D107 - documented on the class
+    def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._data = path.read_bytes()

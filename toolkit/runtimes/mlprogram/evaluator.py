@@ -37,7 +37,7 @@ class Evaluator:
         RuntimeLoadError: The program uses an operator, a parameter or a type that is not supported.
     """
 
-    def __init__(self, program: MLProgram) -> None:  # noqa: D107 - documented on the class
+    def __init__(self, program: MLProgram) -> None:
         self.program = program
         with torch.inference_mode():
             self._plan = plan_program(program)

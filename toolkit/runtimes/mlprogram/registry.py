@@ -45,7 +45,7 @@ class Call:
         bind: Stores a tensor that the builder computed and returns its slot.
     """
 
-    def __init__(  # noqa: D107 - documented on the class
+    def __init__(
         self,
         operation: Operation,
         resolve: Callable[[Operand], Known],

@@ -74,7 +74,7 @@ class ValueReader:
         model_folder: Folder of the model specification, which `@model_path` stands for.
     """
 
-    def __init__(self, model_folder: Path) -> None:  # noqa: D107 - documented on the class
+    def __init__(self, model_folder: Path) -> None:
         self._folder = model_folder
         self._files: dict[str, WeightFile] = {}
 

@@ -95,6 +95,8 @@ def build_model(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     model = make().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return model, {key: torch.randn(shape) for key, shape in shapes.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from mvtool.streaming.excite import ExciteType, SqueezeExcite
 
 SIZE = 16
 CLASSES = 5
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class TinyStream(nn.Module):
@@ -51,7 +54,7 @@ class TinyClip(nn.Module):
         return {"logits": self.head(nn.functional.relu(self.conv(frame)).mean((2, 3, 4)))}
 
 
-def seeded(factory: type[nn.Module], seed: int = 3) -> nn.Module:
+def seeded(factory: type[Model], seed: int = 3) -> Model:
     """A module in eval mode whose weights are the same in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvtool.build import ArtifactEntry, BuildManifest, FileEntry, GoldenEntry, ModelProvenance
 from mvtool.ports import (
@@ -94,10 +95,10 @@ class ToyExecutable:
 
     engine = "Python"
 
-    def __init__(self, wrong: Callable[[list[AnyArray]], list[AnyArray]] | None = None) -> None:
+    def __init__(self, wrong: Callable[[list[NDArray[Any]]], list[NDArray[Any]]] | None = None) -> None:
         self._wrong = wrong or (lambda results: results)
 
-    def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
         x, left, right = inputs
         return self._wrong([x + left - right, np.tanh(0.5 * left + x), np.tanh(0.25 * right - x)])
 
@@ -105,7 +106,7 @@ class ToyExecutable:
 class SwappedInputs(ToyExecutable):
     """Takes its states in the wrong order."""
 
-    def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
+    def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
         x, left, right = inputs
         return super().run([x, right, left])
 
