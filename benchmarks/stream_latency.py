@@ -12,7 +12,7 @@ Contestants, one thread each, pinned to one core:
 
 They take turns in blocks of calls, because single alternating calls evict each other's caches; the first calls
 of each block are dropped. Printed: median, minimum and 90th percentile of single calls, the spread of block
-medians, ratio of medians to `litert-torch fp32`, DELEGATE nodes, operators outside them.
+medians, ratio of medians to `litert-torch fp32`, DELEGATE nodes, the runtime's word on full acceleration.
 """
 
 from __future__ import annotations
@@ -42,52 +42,37 @@ class Contestant:
         name: For the table.
         call: One inference.
         delegates: Delegate nodes in the executed graph.
-        outside: Operators outside delegates.
-        accelerated: The runtime's own word on full acceleration, None where it has none.
+        accelerated: The runtime's own word on full acceleration, where it has one.
         blocks: Milliseconds per call, one list per block.
     """
 
     name: str
     call: Callable[[], object]
-    delegates: int
-    outside: int
-    accelerated: bool | None
+    delegates: str
+    accelerated: str
     blocks: list[list[float]] = field(default_factory=list)
 
 
 def tflite(name: str, path: Path) -> Contestant:
-    from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.interpreter import Interpreter
+
+    from mvtool.converters.tflite_delegation import delegation
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     generator = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
         interpreter.set_tensor(detail["index"], _values(generator, tuple(detail["shape"]), detail["dtype"]))
-    operators = [d["op_name"] for d in interpreter._get_ops_details()]
-    delegates = [d for d in operators if d == "DELEGATE"]
-    # The listing keeps the operators that a delegate took over; the execution plan is what runs.
-    outside = _undelegated(interpreter)
-    return Contestant(
-        name,
-        interpreter.invoke,
-        len(delegates),
-        outside,
-        bool(CompiledModel.from_file(str(path)).is_fully_accelerated()),
-    )
-
-
-def _undelegated(interpreter: object) -> int:
-    plan = getattr(interpreter, "_interpreter", None)
-    count = getattr(plan, "NumNodes", lambda: -1)()
-    listed = interpreter._get_ops_details()  # type: ignore[attr-defined]
-    inside = sum(1 for d in listed if d["op_name"] == "DELEGATE")
-    return max(0, count - len(listed)) if count < 0 else max(0, len(listed) - count) if inside == 0 else -1
+    found = delegation(path)
+    return Contestant(name, interpreter.invoke, str(found["delegates"]), str(found["fully_accelerated"]))
 
 
 def executorch(name: str, path: Path) -> Contestant:
     import torch
     from executorch.extension.pybindings import portable_lib
+
+    from mvtool.operators import count
+    from mvtool.ports import Runtime
 
     portable_lib._unsafe_reset_threadpool(1)
     module = portable_lib._load_for_executorch(str(path))
@@ -99,7 +84,8 @@ def executorch(name: str, path: Path) -> Contestant:
         info = meta.input_tensor_meta(index)
         values = _values(generator, tuple(info.sizes()), types.get(info.dtype(), np.float32))
         inputs.append(torch.from_numpy(values))
-    return Contestant(name, lambda: module.forward(inputs), -1, -1, None)
+    called = count(path, Runtime.EXECUTORCH)
+    return Contestant(name, lambda: module.forward(inputs), str(called), "")
 
 
 def _values(generator: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -191,7 +177,6 @@ def summary(contestant: Contestant, base_ms: float) -> dict[str, object]:
         "block_median_high_ms": max(medians),
         "ratio_to_base": median / base_ms,
         "delegates": contestant.delegates,
-        "operators_outside": contestant.outside,
         "fully_accelerated": contestant.accelerated,
         "calls_ms": contestant.blocks,
     }
@@ -214,12 +199,12 @@ def main() -> int:
         measure(contestants, arguments.blocks, arguments.calls)
     base = statistics.median([ms for block in contestants[0].blocks for ms in block])
     rows = [summary(contestant, base) for contestant in contestants]
-    print(f"{'':44}{'median':>8}{'min':>8}{'p90':>8}  {'block medians':>15}{'ratio':>7}  delegates  accelerated")
+    print(f"{'':44}{'median':>8}{'min':>8}{'p90':>8}  {'block medians':>15}{'ratio':>7}  delegates, accelerated")
     for r in rows:
         spread = f"{r['block_median_low_ms']:.2f}-{r['block_median_high_ms']:.2f}"
         print(
             f"{r['name']:44}{r['median_ms']:8.2f}{r['min_ms']:8.2f}{r['p90_ms']:8.2f}  {spread:>15}"
-            f"{r['ratio_to_base']:7.2f}  {r['delegates']:>9}  {r['fully_accelerated']}"
+            f"{r['ratio_to_base']:7.2f}  {r['delegates']}  {r['fully_accelerated']}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2))

@@ -36,7 +36,7 @@ from mvtool.errors import (
 )
 from mvtool.extras import EXTRA_OF_PACKAGE
 from mvtool.files import atomic_path
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import Precision, Preprocessing, Runtime
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,6 +98,7 @@ def convert(
     gate: str | None = None,
     num_classes: int | None = None,
     labels: str | None = None,
+    preprocessing: Preprocessing | None = None,
     stage_timeout_s: float = STAGE_TIMEOUT_S,
     parallel: int | None = None,
     listener: Listener | None = None,
@@ -118,6 +119,8 @@ def convert(
         gate: Squeeze-excite gate of imported MoViNet streams.
         num_classes: Width of the logits of a zoo model, where it is not the published one.
         labels: Name of the label set of the logits.
+        preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
+            the input's size.
         stage_timeout_s: Longest time of one stage in one worker.
         parallel: Worker processes at a time; the number of cores by default, at most 4.
         listener: Told of every stage.
@@ -137,7 +140,7 @@ def convert(
     with _stage(tell, "load"):
         source = _load(model, weights, kwargs, gate, num_classes, labels)
     with _stage(tell, "capture"), _one_thread():
-        program = _capture(source, inputs, states)
+        program = _capture(source, inputs, states, preprocessing)
     destination = Path(out) if out is not None else Path("build") / program.info.name
     _refuse_foreign_folder(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +216,12 @@ def _load(
     return loaded if labels is None else replace(loaded, info=replace(loaded.info, labels=labels))
 
 
-def _capture(source: Source, inputs: Sequence[InputSpec], states: Sequence[tuple[str, str]]) -> StreamProgram:
+def _capture(
+    source: Source,
+    inputs: Sequence[InputSpec],
+    states: Sequence[tuple[str, str]],
+    preprocessing: Preprocessing | None,
+) -> StreamProgram:
     from mvtool.converters.capture import capture
 
     specs = tuple(inputs) or source.inputs
@@ -222,7 +230,18 @@ def _capture(source: Source, inputs: Sequence[InputSpec], states: Sequence[tuple
             f"{source.origin} does not say the shapes of its inputs. Give one --input per input, "
             "for example --input 1x3x172x172."
         )
-    return capture(source.module, specs, source.info, state_pairs=states, output_names=source.output_names)
+    info = source.info
+    if preprocessing is not None and info.preprocessing is not None:
+        raise UsageError(f"{source.origin} says its own preprocessing; --mean and --std are for other models.")
+    if info.preprocessing is None and specs[0].is_image:
+        info = replace(info, preprocessing=preprocessing or _plain_pictures(specs[0]))
+    return capture(source.module, specs, info, state_pairs=states, output_names=source.output_names)
+
+
+def _plain_pictures(spec: InputSpec) -> Preprocessing:
+    """RGB in 0..1 at the size of the input, for a model that says nothing else."""
+    height, width = spec.shape[-2:]
+    return Preprocessing(resize_short_side=min(height, width), crop=(height, width))
 
 
 def _refuse_foreign_folder(destination: Path) -> None:

@@ -34,6 +34,7 @@ class Emitted:
 
 def _tflite(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
     from mvtool.converters import tflite
+    from mvtool.converters.tflite_delegation import delegation
     from mvtool.quantization.shared import load_shared
     from mvtool.quantization.tflite import TFLiteQuantization
 
@@ -43,7 +44,9 @@ def _tflite(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
             calibration, ranges = load_shared(program, _calibration(job))
         quantization = TFLiteQuantization(calibration, ranges)
     with stages.stage("emit"):
-        return Emitted(tflite.emit(program, _output(job), quantization=quantization, report=stages.note))
+        ports = tflite.emit(program, _output(job), quantization=quantization, report=stages.note)
+    with stages.stage("delegation"):
+        return Emitted(ports, delegation(_output(job)))
 
 
 def _executorch(job: Job, program: StreamProgram, stages: Stages) -> Emitted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from mvtool.cli import console, progress
 from mvtool.cli.build_view import artifacts_table, print_rewrites, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from mvtool.ports import Preprocessing
 
 STAGE_TIMEOUT_S = 600.0
 GATES = ("sigmoid", "keras", "ref", "relu6")
@@ -42,6 +45,8 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--gate", type=click.Choice(GATES), help="Squeeze-excite gate of imported streams.")
 @click.option("--classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
 @click.option("--labels", metavar="NAME|FILE", help="Label list to name in the manifests.")
+@click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
+@click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
 @click.option(
     "--stage-timeout",
     default=STAGE_TIMEOUT_S,
@@ -65,6 +70,8 @@ def command(
     gate: str | None,
     classes: int | None,
     labels: str | None,
+    mean: str | None,
+    std: str | None,
     stage_timeout: float,
     verbose: bool,
     as_json: bool,
@@ -78,6 +85,9 @@ def command(
     from mvtool.converters.pipeline import convert
 
     console.show_warnings(verbose)
+    specs = tuple(parse_input(text) for text in inputs)
+    if (mean or std) and not specs:
+        raise UsageError("--mean and --std belong to a model with --input; a model of the zoo says its own.")
     started = time.monotonic()
     with progress.view(quiet=as_json) as listener:
         build = convert(
@@ -87,12 +97,13 @@ def command(
             precisions=chosen_precisions(precisions, int8),
             out=out,
             calibration=calibration,
-            inputs=tuple(parse_input(text) for text in inputs),
+            inputs=specs,
             kwargs=parse_kwargs(kwargs),
             states=tuple(parse_state(text) for text in states),
             gate=gate,
             num_classes=classes,
             labels=labels,
+            preprocessing=parse_preprocessing(mean, std, specs[0].shape) if specs else None,
             stage_timeout_s=stage_timeout,
             listener=listener,
         )
@@ -120,6 +131,37 @@ def chosen_precisions(named: tuple[str, ...] | None, int8: bool) -> tuple[str, .
     """
     chosen = named or ("fp32",)
     return (*chosen, "int8") if int8 and "int8" not in chosen else chosen
+
+
+def parse_preprocessing(mean: str | None, std: str | None, shape: tuple[int, ...]) -> Preprocessing | None:
+    """The preprocessing of an own model, from `--mean`, `--std` and the size of its picture input.
+
+    Raises:
+        UsageError: Only one of both is given, or not three numbers.
+    """
+    from mvtool.ports import Preprocessing
+
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise UsageError(
+            "--mean and --std belong together; give both, for example --mean 0.45,0.45,0.45 --std 0.225,0.225,0.225."
+        )
+    height, width = shape[-2:]
+    return Preprocessing(
+        resize_short_side=min(height, width),
+        crop=(height, width),
+        mean=_three("--mean", mean),
+        std=_three("--std", std),
+    )
+
+
+def _three(option: str, text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{option} got {text!r}; expected three numbers such as 0.45,0.45,0.45.") from error
+    return red, green, blue
 
 
 def parse_kwargs(text: str | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mvtool.errors import VerificationError
 from mvtool.ports import Runtime
-from mvtool.runtimes.pytorch import GraphEdit, open_program
+from mvtool.runtimes.pytorch import open_program
 from mvtool.session import Session
 from mvtool.verification.half import half_precision
 
