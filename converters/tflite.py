@@ -23,7 +23,7 @@ from typing import Any
 
 from mvtool.converters.tflite_check import smoke_check
 from mvtool.converters.tflite_export import export_float
-from mvtool.converters.tflite_repairs import repair
+from mvtool.converters.tflite_repairs import name_tensors, repair
 from mvtool.files import write_atomic
 from mvtool.ports import PortManifest, Precision, Quantization, Runtime, TensorPort
 from mvtool.program import StateSpec, StreamProgram
@@ -59,6 +59,7 @@ def emit(
     graph = export_float(program)
     for what, count in repair(graph).items():
         tell(f"{count} x {what}")
+    name_tensors(graph)
     ports: dict[str, Quantization] = {}
     if quantization is not None:
         quantized = quantize(graph, program, quantization)

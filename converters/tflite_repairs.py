@@ -1,4 +1,4 @@
-"""Repairs of a float graph: forms that the accelerated path takes, with the same results.
+"""Repairs of a float graph: forms that the accelerated path takes, with the same results, and short names.
 
 litert-torch chooses the forms itself and undoes any other spelling in the module, so these are made in the
 finished graph.
@@ -36,6 +36,43 @@ def repair(graph: Graph) -> dict[str, int]:
         result.extend([operator] if replacement is None else replacement)
     graph.replace_operators(result)
     return done
+
+
+def name_tensors(graph: Graph) -> None:
+    """Name inner tensors after the operator that writes or first reads them, for example `conv_2d_3_weight`.
+
+    litert-torch's names list every module that a tensor came through; after lowering that is mvtool's own
+    code, the same for all.
+    """
+    named = {*graph.inputs, *graph.outputs}
+    taken = {graph.name(t) for t in named}
+    counts: dict[str, int] = {}
+
+    def give(tensor: int, name: str) -> None:
+        if tensor >= 0 and tensor not in named:
+            graph.body.tensors[tensor].name = (f"{name}_inner" if name in taken else name).encode()
+            named.add(tensor)
+
+    for operator in graph.operators:
+        kind = graph.kind(operator)
+        counts[kind] = counts.get(kind, -1) + 1
+        place = f"{kind.lower()}_{counts[kind]}"
+        roles = _ROLES.get(kind, ())
+        for index, tensor in enumerate(operator.inputs):
+            give(int(tensor), f"{place}_{roles[index] if index < len(roles) else f'operand{index}'}")
+        for index, tensor in enumerate(operator.outputs):
+            give(int(tensor), f"{place}_part{index}" if index else place)
+
+
+_WEIGHTED = ("data", "weight", "bias")
+_ROLES = {
+    "CONV_2D": _WEIGHTED,
+    "DEPTHWISE_CONV_2D": _WEIGHTED,
+    "FULLY_CONNECTED": _WEIGHTED,
+    "RESHAPE": ("data", "shape"),
+    "SLICE": ("data", "begin", "size"),
+    "MEAN": ("data", "axes"),
+}
 
 
 def _clamp01(graph: Graph, operator: Any) -> list[Any] | None:

@@ -2,7 +2,7 @@
 
 mvtool quantizes the graph itself instead of asking ai-edge-quantizer, because the state loop, ports of
 mixed types, and ranges shared with the other targets are what that tool cannot express
-(`docs/decisions/tflite-int8.md`).
+(`docs/decisions/006-tflite.md`).
 """
 
 from __future__ import annotations

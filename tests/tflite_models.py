@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,3 +191,14 @@ def frames(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     random = np.random.default_rng(seed)
     base = random.random((1, SIZE, SIZE, 3), dtype=np.float32)
     return [np.clip(0.7 * base + 0.3 * random.random(base.shape, dtype=np.float32), 0, 1) for _ in range(count)]
+
+
+def write_both(folder: Path) -> None:
+    """The small stream as fp32 and int8 files."""
+    from mvtool.converters import tflite
+    from mvtool.quantization.calibration import CalibrationSet
+    from mvtool.quantization.tflite import TFLiteQuantization
+
+    tflite.emit(small_stream(int8=False), folder / "fp32.tflite")
+    clips = CalibrationSet((tuple((frame,) for frame in frames(20, seed=1)),))
+    tflite.emit(small_stream(int8=True), folder / "int8.tflite", quantization=TFLiteQuantization(clips))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +119,25 @@ class TestFp32:
         again = tmp_path / "again.tflite"
         tflite.emit(small_stream(int8=False), again)
         assert again.read_bytes() == fp32[0].read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[2])\n"
+        "from tflite_models import write_both\n"
+        "write_both(pathlib.Path(sys.argv[1]))\n"
+    )
+    tests = str(Path(__file__).parent.parent)
+    digests = set()
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", script, str(folder), tests], check=True, env=environment)
+        digests.add(tuple(f.read_bytes() for f in sorted(folder.iterdir())))
+    assert len(digests) == 1
+    assert len(digests.pop()) == 2
 
 
 class TestInt8:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mvtool.converters.tflite_graph import Graph
 from mvtool.converters.tflite_layout import TO_FIRST, channels_last_inside
-from mvtool.converters.tflite_repairs import repair
+from mvtool.converters.tflite_repairs import name_tensors, repair
 from mvtool.errors import ConversionError
 from mvtool.ports import Quantization
 
@@ -135,6 +135,31 @@ class TestRepairs:
         graph = Graph.parse(self.pixel(2))
         assert repair(graph) == {}
         assert kinds(graph.serialise()) == ["CONV_2D"]
+
+
+class TestNames:
+    def test_inner_tensors_are_named_after_their_operator_and_ports_keep_their_names(self) -> None:
+        graph = Graph.parse(TestRepairs().pixel(2))
+        middle = graph.add_tensor("a/very;long;name", (1, 2, 1, 3), "float32")
+        (convolution,) = graph.operators
+        last = graph.new_operator("RELU", [middle], graph.outputs)
+        convolution.outputs = [middle]
+        graph.replace_operators([convolution, last])
+        name_tensors(graph)
+        names = [graph.name(int(t)) for o in graph.operators for t in (*o.inputs, *o.outputs)]
+        assert names == ["x0", "conv_2d_0_weight", "conv_2d_0_bias", "conv_2d_0", "conv_2d_0", "y"]
+
+    def test_a_port_of_the_same_name_stays_the_only_one(self) -> None:
+        data = one_operator("RELU", [(SHAPE, None)], (SHAPE, None), version=1)
+        graph = Graph.parse(data)
+        relu = graph.operators[0]
+        middle = graph.add_tensor("m", SHAPE, "float32")
+        second = graph.new_operator("ABS", [middle], graph.outputs)
+        relu.outputs = [middle]
+        graph.replace_operators([relu, second])
+        graph.set_ports([("relu_0", graph.inputs[0])], [("y", graph.outputs[0])])
+        name_tensors(graph)
+        assert graph.name(middle) == "relu_0_inner"
 
 
 class TestGraph:
