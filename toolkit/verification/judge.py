@@ -69,7 +69,7 @@ class Judge:
         if not step:
             return Deviation(name, number, bounds.relative_error(actual, expected), bounds.INT8_FLOAT_LIMIT)
         distance = bounds.step_distance(actual, expected, step)
-        share = Deviation(name, number, distance.at_share, bounds.INT8_STEPS + bounds.GRID_SLACK, "steps of 99 %")
+        share = Deviation(name, number, distance.beyond, bounds.INT8_BEYOND, "of the elements beyond 2 steps")
         mean = Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average")
         return max(share, mean, key=lambda deviation: deviation.severity)
 

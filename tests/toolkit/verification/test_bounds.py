@@ -22,7 +22,7 @@ def test_relative_error_has_a_floor_of_a_thousandth() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_infinitely_wrong(bad: float) -> None:
     assert relative_error(np.array([bad, 1.0]), np.array([1.0, 1.0])) == math.inf
-    assert step_distance(np.array([bad, 1.0]), np.array([1.0, 1.0]), 0.5) == StepDistance(math.inf, math.inf)
+    assert step_distance(np.array([bad, 1.0]), np.array([1.0, 1.0]), 0.5) == StepDistance(0.5, math.inf)
     assert snr_db(np.array([bad, 1.0]), np.array([1.0, 1.0])) == -200.0
 
 
@@ -32,17 +32,17 @@ def test_other_shapes_are_an_error_and_not_broadcast() -> None:
             measure(np.zeros(3), np.zeros((1, 3)))
 
 
-def test_step_distance_of_a_hundred_elements_forgives_one() -> None:
+def test_step_distance_counts_what_is_beyond_two_steps() -> None:
     actual = np.zeros(100)
-    actual[7] = 50.0
-    distance = step_distance(actual, np.zeros(100), 0.5)
-    assert distance == StepDistance(at_share=0.0, mean=1.0)
-    actual[8] = 2.0
-    assert step_distance(actual, np.zeros(100), 0.5).at_share == 4.0
+    actual[:4] = [50.0, 1.5, 1.0, -0.5]  # 100, 3, 2 and 1 steps of 0.5
+    found = step_distance(actual, np.zeros(100), 0.5)
+    assert found.beyond == pytest.approx(0.02)
+    assert found.mean == 1.06
 
 
-def test_step_distance_of_few_elements_forgives_none() -> None:
-    assert step_distance(np.array([0.0, 0.0, 3.0]), np.zeros(3), 1.0).at_share == 3.0
+def test_step_distance_lets_float16_lie_beside_the_grid() -> None:
+    assert step_distance(np.array([2.1]), np.zeros(1), 1.0).beyond == 0.0
+    assert step_distance(np.array([2.2]), np.zeros(1), 1.0).beyond == 1.0
 
 
 def test_snr_of_a_tenth_is_twenty_decibels() -> None:
