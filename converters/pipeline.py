@@ -53,9 +53,9 @@ _ERROR_CLASSES: dict[str, type[MvtoolError]] = {
     kind.__name__: kind for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError)
 }
 _PURPOSES = {
-    Runtime.TFLITE: (("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "to write TFLite files"),
+    Runtime.TFLITE: (("litert_torch", "ai_edge_litert"), "to write TFLite files"),
     Runtime.COREML: (("coremltools",), "to write Core ML packages"),
-    Runtime.EXECUTORCH: (("executorch", "torchao"), "to write ExecuTorch programs"),
+    Runtime.EXECUTORCH: (("executorch",), "to write ExecuTorch programs"),
 }
 _Closed = TypeVar("_Closed", Runtime, Precision)
 

@@ -40,14 +40,12 @@ DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
 
 _TOOLS = (
     "ai-edge-litert",
-    "ai-edge-quantizer",
     "coremltools",
     "executorch",
     "litert-torch",
     "numpy",
     "tflite-runtime",
     "torch",
-    "torchao",
 )
 
 RelativePath = Annotated[str, AfterValidator(check_relative)]

@@ -9,10 +9,8 @@ from mvtool.errors import MissingExtraError
 
 EXTRA_OF_PACKAGE = {
     "torch": "torch",
-    "torchao": "executorch",
     "litert_torch": "tflite",
     "ai_edge_litert": "tflite",
-    "ai_edge_quantizer": "tflite",
     "coremltools": "coreml",
     "executorch": "executorch",
     "tensorflow": "tensorflow",

@@ -77,7 +77,7 @@ def remove_activation_rounding(module: Any) -> None:
     """
     removed = 0
     for node in list(module.graph.nodes):
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         if _is_operator(node, "dequantize") and _is_operator(source, "quantize"):
             node.replace_all_uses_with(source.args[0])
             removed += 1
