@@ -115,7 +115,7 @@ def read_golden(path: Path) -> Golden:
         ManifestError: It is missing, truncated, or not a golden file.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ManifestError(f"The golden file {path} cannot be read: {error}. Convert the model again.") from error

@@ -151,3 +151,22 @@ def test_a_crash_in_one_artifact_leaves_the_report(small: Build, monkeypatch: py
     assert "SIGKILL" in failures[Check.LOADS].message
     assert failures[Check.REPLAY_STATES].status is Status.NOT_RUN
     assert not found.passed
+
+
+def test_a_model_of_whole_clips(tmp_path: Path) -> None:
+    from tiny_models import SIZE, TinyClip, seeded
+
+    from mvtool.converters.inputs import InputSpec
+    from mvtool.converters.pipeline import convert
+
+    spec = InputSpec("frame", (1, 3, 4, SIZE, SIZE))
+    build = convert(
+        seeded(TinyClip), targets=["coreml"], inputs=[spec], out=tmp_path / "clip", precisions=("fp32", "int8")
+    )
+    found = verify(build.folder)
+    assert found.failures == ()
+    assert (found.frames, found.distinct_inputs) == (8, 8)
+    for artifact in found.artifacts:
+        checks = {result.check for result in artifact.checks}
+        assert Check.ORDER in checks
+        assert {Check.REPLAY_STATES, Check.TIED_STATES, Check.RESET_VALUE}.isdisjoint(checks)
