@@ -1,10 +1,15 @@
-"""One real build of a tiny stream, converted once per session."""
+"""One real build of a tiny stream, converted once per session; one thread for tiny tensors."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
 from mvtool.build import Build
+
+# Waiting threads cost tiny models eight times the work on a busy machine. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
