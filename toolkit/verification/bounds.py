@@ -17,7 +17,7 @@ FP32_LIMIT = 1e-4
 
 FP16_LIMIT = 3e-2
 """The same for fp16. Half precision keeps 11 bits, 5e-4 of a value; some sixty layers of a MoViNet multiply
-that by less than 60 if their errors all add up."""
+that by less than 60 if their errors all add up. MoViNet-A0-Stream measured 5e-3 over 300 frames."""
 
 INT8_STEPS = 2.0
 """Steps of an int8 state's scale that 99 % of its elements must stay within."""
