@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import interruptible_children
 from rewrite_models import Fifo, randomise
 
 from mvtool.build import Build
@@ -121,14 +122,16 @@ def test_an_interrupted_conversion_leaves_the_previous_build(tmp_path: Path) -> 
     command = [sys.executable, "-m", "mvtool", *arguments]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     before = sha256_of(tmp_path / "kept")
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "emit start" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    process.stdout.close()
+    with (
+        interruptible_children(),
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "emit start" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
     assert process.wait(timeout=60) == 130, rest
     assert sha256_of(tmp_path / "kept") == before
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("__")) == ["kept", "network.py"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import interruptible_children
 
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import StageEvent
@@ -131,15 +132,17 @@ from mvtool.converters.supervisor import Supervisor
 Supervisor(Path({str(tmp_path / "jobs")!r}), 1, 60.0, lambda event: print("stage", flush=True), {worker!r}).run(
     {{"bad": Job(kind="emit", program="hang")}}, {{}})
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"stage\n"
-    deadline = time.monotonic() + 20
-    while not list((tmp_path / "jobs" / "bad").glob("pid*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=20)
-    process.stdout.close()
+    with (
+        interruptible_children(),
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"stage\n"
+        deadline = time.monotonic() + 20
+        while not list((tmp_path / "jobs" / "bad").glob("pid*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
     assert process.returncode not in (0, None)
     marks = list((tmp_path / "jobs" / "bad").glob("pid*"))
     assert marks

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from interrupts import interruptible_children
 
 import mvtool
 from mvtool import cli, errors
@@ -147,7 +148,8 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         "from mvtool import cli\nfrom mvtool.cli.group import LazyCommand\n"
         "cli.cli._table['sleeper'] = LazyCommand('sleeper', '')\ncli.main(['sleeper'])"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", code]
+    with interruptible_children(), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.1)
