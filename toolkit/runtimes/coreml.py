@@ -20,7 +20,7 @@ from mvtool.runtimes.base import Executable, FilePort, FilePorts, PortSession, S
 from mvtool.runtimes.coreml_scales import Scales, ScaleTrace
 from mvtool.runtimes.mlprogram.dtypes import numpy_dtype
 from mvtool.runtimes.mlprogram.loader import load_program as parse_package
-from mvtool.runtimes.mlprogram.program import Feature, ImageFeature, MLProgram
+from mvtool.runtimes.mlprogram.program import ColorLayout, Feature, ImageFeature, MLProgram
 from mvtool.runtimes.protobuf import generated_classes_alone
 
 METADATA_KEY = "mvtool.ports"
@@ -98,6 +98,9 @@ def _fed(feature: Feature, array: AnyArray) -> Any:
         return shaped
     image = require("PIL.Image", "to pass pictures to Core ML")
     channels_last = shaped[0].transpose(1, 2, 0)
+    # Core ML brings a picture into the port's colour order by itself; stored arrays have that order already.
+    if feature.layout is ColorLayout.BGR:
+        channels_last = channels_last[..., ::-1]
     return image.fromarray(np.ascontiguousarray(channels_last))
 
 
