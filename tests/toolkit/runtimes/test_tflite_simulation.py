@@ -181,6 +181,20 @@ INT8: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["mean", "add", "add relu6", "sub", "requantize"])
+def test_halves_fall_as_in_the_runtime(name: str, tmp_path: Path) -> None:
+    """Scales in simple proportions put many results near the middle between two integers."""
+    for seed in range(20):
+        graph = Graph.parse(INT8[name]())
+        generator = np.random.default_rng(seed)
+        for tensor in (*graph.inputs, *graph.outputs):
+            scale = float(np.float32(generator.integers(1, 9) / 64 * (1 + generator.choice([0.0, 1e-7, -1e-7, 1e-5]))))
+            graph.set_quantization(tensor, [scale], [int(generator.integers(-128, 128))])
+        data = graph.serialise()
+        arrays = stored(data, seed)
+        np.testing.assert_array_equal(simulate(data, arrays, tmp_path)[0], execute(data, arrays)[0][0])
+
+
 UNDELEGATED = {"slice to the end", "strided slice by 2"}
 
 
@@ -329,9 +343,19 @@ class TestDynamicQuantization:
         assert np.abs(simulate(data, arrays, tmp_path)[0] - exact).max() > 1e-3
 
     def test_rounds_each_row_by_itself_and_keeps_zero(self) -> None:
-        x = torch.tensor([[0.0, 255.0, 100.4], [0.0, 2.55, 1.004]])
-        # Row 0 has steps of 1, row 1 of 0.01.
-        torch.testing.assert_close(round_dynamically(x), torch.tensor([[0.0, 255.0, 100.0], [0.0, 2.55, 1.0]]))
+        steps, unit = round_dynamically(torch.tensor([[0.0, 255.0, 100.4], [-2.55, 0.0, -1.004]]))
+        torch.testing.assert_close(steps, torch.tensor([[0.0, 255.0, 100.0], [-255.0, 0.0, -100.0]]))
+        torch.testing.assert_close(unit, torch.tensor([[1.0], [0.01]]))
+
+    def test_halves_fall_as_in_the_runtime(self, tmp_path: Path) -> None:
+        """Multiples of one number, as they come out of a DEQUANTIZE, meet halves all the time."""
+        data = self.dense()
+        for seed in range(60):
+            generator = np.random.default_rng(seed)
+            unit = np.float32(generator.uniform(0.001, 0.1))
+            arrays = [generator.integers(-20, 20, (1, 40)).astype(np.float32) * unit]
+            (expected,), _ = execute(data, arrays)
+            np.testing.assert_array_equal(simulate(data, arrays, tmp_path)[0], expected)
 
 
 class TestAnchor:

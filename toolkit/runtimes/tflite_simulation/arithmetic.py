@@ -62,7 +62,8 @@ def offset_sum(place: Place) -> Step:
     first, second = (float(np.rint(ratio / unit) * unit) for ratio in ratios)
     if place.operator.kind == "SUB":
         second = -second
-    return lambda a, b: a * first + b * second
+    # In float64 the sum is exact, as it is on integers: halves are met often enough to matter.
+    return lambda a, b: a.double() * first + b.double() * second
 
 
 @offset_operator("MUL")

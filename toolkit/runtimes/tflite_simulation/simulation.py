@@ -104,7 +104,7 @@ class Simulation:
             low, high = (limit - tensor.zero_point for limit in LIMITS[tensor.dtype])
             return (value / tensor.scale).round_().clamp_(low, high)
         rounded = value.add_(0.5).floor_() if prepared.half_up else value.round_()
-        return rounded.clamp_(prepared.low, prepared.high)
+        return rounded.clamp_(prepared.low, prepared.high).float()
 
     def _enter(self, tensor: Tensor, array: AnyArray) -> torch.Tensor:
         value = torch.from_numpy(np.array(array))

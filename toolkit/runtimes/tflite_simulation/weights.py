@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mvtool.errors import RuntimeLoadError
@@ -79,11 +80,29 @@ def _convolve(place: Place, weights: AnyArray, bias: Tensor | None) -> Callable[
 @operator("FULLY_CONNECTED")
 def fully_connected(place: Place) -> Step:
     """Dense layer over the last axis."""
+    if _dynamic(place):
+        return _dynamic_dense(place)
     weight, bias = torch.from_numpy(place.constant(1).copy()), _bias(place)
-    activate, shape, enter = fused(place), place.output.shape, _entry(place)
+    activate, shape = fused(place), place.output.shape
+    return lambda x, *_: activate(F.linear(x.reshape(-1, weight.shape[1]), weight, bias)).reshape(shape)
+
+
+def _dynamic_dense(place: Place) -> Step:
+    """Float activations, rounded on the fly, times int8 weights.
+
+    The sum of integers is exact. XNNPACK's kernels (src/qd8-f32-qc8w-gemm) multiply it by the activations' step,
+    then multiply by the weights' and add the bias with one rounding, which float64 imitates.
+    """
+    weight, scales = torch.from_numpy(_integers(place, 1)), _weight_scales(place)
+    factors = torch.from_numpy(scales).double()
+    bias = _bias(place)
+    offsets = torch.zeros(len(scales), dtype=torch.float64) if bias is None else bias.double()
+    activate, shape = fused(place), place.output.shape
 
     def step(x: Tensor, *_: Tensor | None) -> Tensor:
-        return activate(F.linear(enter(x.reshape(-1, weight.shape[1])), weight, bias)).reshape(shape)
+        steps, unit = round_dynamically(x.reshape(-1, weight.shape[1]))
+        scaled = F.linear(steps, weight) * unit
+        return activate((scaled.double() * factors + offsets).float()).reshape(shape)
 
     return step
 
@@ -114,27 +133,39 @@ def _integer_bias(place: Place) -> Tensor | None:
 
 def _factors(place: Place) -> Tensor:
     """Per channel: units of the products over units of the result, in float32 as XNNPACK computes it."""
+    return torch.from_numpy(place.scale(0) * _weight_scales(place) / np.float32(place.output.scale))
+
+
+def _weight_scales(place: Place) -> NDArray[np.float32]:
     scales = place.given(1).scales
     if scales is None:
         raise RuntimeLoadError(f"The weights of {place.output.name!r} have no scales.")
-    return torch.from_numpy(place.scale(0) * scales.astype(np.float32) / np.float32(place.output.scale))
+    # One scale may stand for all channels.
+    return np.broadcast_to(scales.astype(np.float32), (place.output.shape[-1],)).copy()
+
+
+def _dynamic(place: Place) -> bool:
+    """Whether float activations meet int8 weights: the runtime then rounds the activations on the fly."""
+    return place.round_activations and place.given(0).dtype == "float32" and place.given(1).dtype == "int8"
 
 
 def _entry(place: Place) -> Step:
-    """What happens to float activations before int8 weights: the runtime rounds them on the fly."""
-    data, weight = place.given(0), place.given(1)
-    dynamic = data.dtype == "float32" and weight.dtype == "int8"
-    return round_dynamically if dynamic and place.round_activations else lambda x: x
+    """What happens to the activations before the weights."""
+
+    def rounded(x: Tensor) -> Tensor:
+        steps, unit = round_dynamically(x.reshape(x.shape[0], -1))
+        return (steps * unit).reshape(x.shape)
+
+    return rounded if _dynamic(place) else lambda x: x
 
 
-def round_dynamically(x: Tensor) -> Tensor:
-    """Round to 8 bits with a scale of its own for each batch row.
+def round_dynamically(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """8-bit steps from zero (N, C), and the size of a step (N, 1), for each row by itself.
 
     Scale and zero point as in `xnn_f32_qd8_asymmetric_quantization_params` of XNNPACK
     (src/xnnpack/quantization.h): the range is widened to hold 0, and the zero point is nudged from the end
     with the smaller error.
     """
-    rows = x.reshape(x.shape[0], -1)
     low, high = rows.amin(1, keepdim=True).clamp(max=0.0), rows.amax(1, keepdim=True).clamp(min=0.0)
     # Two tensors: PyTorch turns `number / tensor` into a reciprocal and a product, one rounding more.
     inverse = torch.where(low == high, torch.ones_like(low), torch.full_like(low, 255.0) / (high - low))
@@ -143,7 +174,7 @@ def round_dynamically(x: Tensor) -> Tensor:
     zero = torch.where(from_low, -128.0 - lowest, 127.0 - highest).clamp(-128.0, 127.0).round()
     # Multiplied by the inverse, not divided by the step: that decides halves as the runtime does.
     steps = (torch.round(rows * inverse) + zero).clamp(-128.0, 127.0)
-    return ((steps - zero) * (1.0 / inverse)).reshape(x.shape)
+    return steps - zero, torch.ones_like(inverse) / inverse
 
 
 @operator("MAX_POOL_2D", carries=True)
