@@ -5,14 +5,16 @@
 Contestants, one thread each, pinned to one core:
 
 - every TFLite and ExecuTorch artifact of the build;
-- `litert-torch fp32`: `litert_torch.convert` of the same network and weights with 2D convolutions in PyTorch's own
-  layout and the states as inputs and outputs, without any pass of mvtool after that. (The module as it is, with
-  3D convolutions, does not convert at all; the program prints how it fails.)
-- `litert-torch int8`: that file quantized by ai-edge-quantizer's stock `static_wi8_ai8` recipe.
+- `litert-torch as it is`: `litert_torch.convert` of the same network and weights with its 3D convolutions, only the
+  states made inputs and outputs, because litert-torch drops what a module writes to its buffers; left out, with
+  the error, where litert-torch fails.
+- `litert-torch 2D fp32`: the same with 2D convolutions in PyTorch's own layout, as a careful user would rewrite it
+  by hand, without any pass of mvtool after that.
+- `litert-torch 2D int8`: that file quantized by ai-edge-quantizer's stock `static_wi8_ai8` recipe.
 
 They take turns in blocks of calls, because single alternating calls evict each other's caches; the first calls
 of each block are dropped. Printed: median, minimum and 90th percentile of single calls, the spread of block
-medians, ratio of medians to `litert-torch fp32`, DELEGATE nodes, the runtime's word on full acceleration.
+medians, ratio of medians to `litert-torch 2D fp32`, DELEGATE nodes, the runtime's word on full acceleration.
 """
 
 from __future__ import annotations
@@ -110,15 +112,19 @@ def plain_conversions(build: Path, folder: Path) -> dict[str, Path]:
     program = lower(captured, by_hand)
     module = program.exported.module(check_guards=False)
     inputs = tuple(torch.zeros(p.shape) for p in program.input_ports)
-    _tell_how_3d_fails(captured, litert_torch)
-    files = {"litert-torch fp32": folder / "plain_fp32.tflite", "litert-torch int8": folder / "plain_int8.tflite"}
-    litert_torch.convert(Holder(module), inputs).export(str(files["litert-torch fp32"]))
-    stock = quantizer.Quantizer(str(files["litert-torch fp32"]), recipe.static_wi8_ai8())
+    files = {
+        "litert-torch 2D fp32": folder / "plain_fp32.tflite",
+        "litert-torch 2D int8": folder / "plain_int8.tflite",
+    }
+    if _converts_as_it_is(captured, litert_torch, folder / "as_it_is.tflite"):
+        files["litert-torch as it is"] = folder / "as_it_is.tflite"
+    litert_torch.convert(Holder(module), inputs).export(str(files["litert-torch 2D fp32"]))
+    stock = quantizer.Quantizer(str(files["litert-torch 2D fp32"]), recipe.static_wi8_ai8())
     generator = np.random.default_rng(0)
     keys = [f"args_{i}" for i in range(len(inputs))]
     sample = [{k: generator.random(p.shape, np.float32) for k, p in zip(keys, program.input_ports, strict=True)}]
     calibrated = stock.calibrate({"serving_default": sample * 4})
-    stock.quantize(calibrated).export_model(str(files["litert-torch int8"]), overwrite=True)
+    stock.quantize(calibrated).export_model(str(files["litert-torch 2D int8"]), overwrite=True)
     return files
 
 
@@ -141,16 +147,17 @@ class Holder:
         return Plain().eval()
 
 
-def _tell_how_3d_fails(captured: object, litert_torch: object) -> None:
+def _converts_as_it_is(captured: object, litert_torch: object, path: Path) -> bool:
     import torch
 
     inputs = tuple(torch.zeros(p.logical_shape) for p in captured.input_ports)  # type: ignore[attr-defined]
     module = captured.exported.module(check_guards=False)  # type: ignore[attr-defined]
     try:
-        litert_torch.convert(Holder(module), inputs)  # type: ignore[attr-defined]
-        print("litert-torch converts the module as it is")
+        litert_torch.convert(Holder(module), inputs).export(str(path))  # type: ignore[attr-defined]
+        return True
     except Exception as error:  # noqa: BLE001 - the failure is what is shown
         print(f"litert-torch on the module as it is: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+        return False
 
 
 def measure(contestants: list[Contestant], blocks: int, calls: int) -> None:

@@ -96,17 +96,19 @@ def kernel_of(operator: str) -> Kernel:
 def is_feature_map(shape: Sequence[int]) -> bool:
     """Whether a tensor has spatial extent.
 
-    In four axes the picture is either the last two (N, C, H, W) or the middle two (N, H, W, C). A tensor
-    of three axes is a sequence (N, C, T); one of two or fewer is a vector per example.
+    In four axes the picture is either the last two (N, C, H, W) or the middle two (N, H, W, C); with a
+    single axis longer than 1 it is a vector, wherever a change of layout left that axis. A tensor of
+    three axes is a sequence (N, C, T); one of two or fewer is a vector per example.
 
     Examples:
         >>> is_feature_map((1, 80, 22, 22)), is_feature_map((1, 1, 1, 80)), is_feature_map((1, 80, 1, 1))
         (True, False, False)
-        >>> is_feature_map((1, 480)), is_feature_map((1, 16, 4))
-        (False, True)
+        >>> is_feature_map((1, 480)), is_feature_map((1, 16, 4)), is_feature_map((1, 1, 24, 1))
+        (False, True, False)
     """
     if len(shape) == 4:
-        return math.prod(shape[2:]) > 1 and math.prod(shape[1:3]) > 1
+        several = sum(size > 1 for size in shape) > 1
+        return several and math.prod(shape[2:]) > 1 and math.prod(shape[1:3]) > 1
     return len(shape) == 3 and sum(size > 1 for size in shape) > 1
 
 

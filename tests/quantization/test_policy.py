@@ -34,3 +34,11 @@ def test_running_means_and_counters_stay_float() -> None:
     program = stream_program()
     assert int8_states(program) == {"past"}
     assert int8_inputs(program) == {"frame"}
+
+
+def test_a_vector_is_one_wherever_its_axis_lies() -> None:
+    """A channels-last twin of (1, C, 1, 1) may read (1, 1, C, 1): as a feature map its running mean would be int8."""
+    for shape in ((1, 24, 1, 1), (1, 1, 24, 1), (1, 1, 1, 24), (24, 1, 1, 1)):
+        assert not is_feature_map(shape)
+    assert is_feature_map((1, 1, 22, 22))
+    assert is_feature_map((2, 22, 22, 80))
