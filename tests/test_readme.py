@@ -58,7 +58,7 @@ def test_make_targets_and_extras_exist() -> None:
 
 def test_ci_runs_the_test_command() -> None:
     assert "make test" in blocks("sh")[0]
-    assert "make test-all" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "\nmake test PYTEST_ARGS=" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_pictures_and_links_exist_and_are_small() -> None:

@@ -11,6 +11,7 @@ from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs
 from mvtool.converters import pipeline
 from mvtool.converters.inputs import InputSpec
 from mvtool.errors import ConversionError, UsageError
+from mvtool.ports import Preprocessing
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "own.txt",
     ]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
+    words += ["--mean", "0.45,0.44,0.43", "--std", "0.2,0.2,0.2"]
     result = CliRunner().invoke(command, words)
     assert isinstance(result.exception, ConversionError)
     asked.pop("listener")
@@ -72,6 +74,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "gate": "keras",
         "num_classes": 7,
         "labels": "own.txt",
+        "preprocessing": Preprocessing(resize_short_side=8, crop=(8, 8), mean=(0.45, 0.44, 0.43), std=(0.2, 0.2, 0.2)),
         "stage_timeout_s": 30.0,
     }
 
@@ -124,3 +127,18 @@ def test_gates_are_those_of_the_building_blocks() -> None:
 
     assert tuple(gate.value for gate in Gate) == GATES
     assert module.STAGE_TIMEOUT_S == pipeline.STAGE_TIMEOUT_S
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["net:make", "--input", "1x3x8x8", "--mean", "0.45,0.45,0.45"], "belong together"),
+        (["net:make", "--input", "1x3x8x8", "--mean", "0.45", "--std", "1,1,1"], "--mean got '0.45'"),
+        (["movinet_a0_stream", "--mean", "0,0,0", "--std", "1,1,1"], "--mean and --std belong to a model with --input"),
+    ],
+)
+def test_preprocessing_that_does_not_fit_is_refused(asked: dict[str, Any], words: list[str], expected: str) -> None:
+    result = CliRunner().invoke(command, words)
+    assert isinstance(result.exception, UsageError)
+    assert expected in str(result.exception)
+    assert not asked
