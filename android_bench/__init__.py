@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benchmarks on Android phones; empty until the harness lands."""

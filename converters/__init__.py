@@ -1,1 +1,1 @@
-"""TODO."""
+"""From a module to artifacts: capture, rewrites, and one emitter per target."""

@@ -37,6 +37,7 @@ from mvtool.errors import (
 from mvtool.extras import EXTRA_OF_PACKAGE
 from mvtool.files import atomic_path
 from mvtool.ports import Precision, Preprocessing, Runtime
+from mvtool.threads import single_threaded_torch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,7 @@ def convert(
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels)
     with _stage(tell, "load"):
         source = _load(model, weights, kwargs, gate, num_classes, labels)
-    with _stage(tell, "capture"), _one_thread():
+    with _stage(tell, "capture"), single_threaded_torch():
         program = _capture(source, inputs, states, preprocessing)
     destination = Path(out) if out is not None else Path("build") / program.info.name
     _refuse_foreign_folder(destination)
@@ -312,7 +313,7 @@ def _finish(
     results = {name: o for name, o in outcomes.items() if isinstance(o, JobResult) and o.ports is not None}
     if not results:
         raise _error_of(failures, None)
-    with _stage(tell, "golden"), _one_thread():
+    with _stage(tell, "golden"), single_threaded_torch():
         assemble(source, program, staging, results, request.options)
     # What cannot be complete does not replace what may be.
     place = (
@@ -346,16 +347,3 @@ def _stage(tell: Listener, name: str) -> Iterator[None]:
         tell(StageEvent(None, None, name, "failed", time.perf_counter() - began, str(error)))
         raise
     tell(StageEvent(None, None, name, "done", time.perf_counter() - began))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A frame is too small to share: threads that wait for each other take twenty times as long on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

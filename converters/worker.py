@@ -19,7 +19,6 @@ from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, Rewrit
 from mvtool.errors import ConversionError, MvtoolError
 
 if TYPE_CHECKING:
-    from mvtool.converters.jobs import JobResult as Result
     from mvtool.program import StreamProgram
 
 
@@ -77,7 +76,7 @@ def main(folder: str) -> int:
     return 0
 
 
-def run(job: Job, stages: Stages) -> Result:
+def run(job: Job, stages: Stages) -> JobResult:
     """Do one job in this process."""
     with stages.stage("load"):
         import torch
@@ -91,7 +90,7 @@ def run(job: Job, stages: Stages) -> Result:
     return _emit(job, program, stages)
 
 
-def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> Result:
+def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
     from mvtool.quantization.shared import save_shared
     from mvtool.quantization.sources import load_calibration
 
@@ -104,7 +103,7 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> Result:
     return JobResult(notes=tuple(stages.notes), seconds=stages.seconds)
 
 
-def _emit(job: Job, captured: StreamProgram, stages: Stages) -> Result:
+def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     from mvtool.converters.lowering import lower
     from mvtool.converters.recipe import recipe_for
     from mvtool.converters.targets import EMITTERS

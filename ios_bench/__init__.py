@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benchmarks on iPhones; empty until the harness lands."""

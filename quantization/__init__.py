@@ -1,1 +1,1 @@
-"""TODO."""
+"""int8: calibration on rolled state, the policy, and one writer per family of targets."""

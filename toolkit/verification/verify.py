@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mvtool.errors import MvtoolError
 from mvtool.files import sha256_of
 from mvtool.ports import PortManifest, Precision
 from mvtool.session import Session
+from mvtool.threads import single_threaded_torch
 from mvtool.verification import frames
 from mvtool.verification.build_checks import (
     check_golden_file,
@@ -107,7 +108,7 @@ def _with_reference(
     manifest = reference.manifest
     steps = frames.steps_for(bool(manifest.states), manifest.frames_per_step, options.frames)
     with (
-        _single_threaded_torch(),
+        single_threaded_torch(),
         tempfile.TemporaryDirectory(prefix="mvtool-verify-") as scratch,
         ExitStack() as stack,
     ):
@@ -124,19 +125,6 @@ def _with_reference(
         checks.append(check_inputs(replayed, reference))
         reports = [_report(build, e, w, steps) for e, w in zip(build.manifest.artifacts, workers, strict=True)]
     return _verification(build, checks, reports, replayed, start)
-
-
-@contextmanager
-def _single_threaded_torch() -> Iterator[None]:
-    """One thread for the reference: the workers need the other cores, and the caller gets its setting back."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_job(build: Build, entry: ArtifactEntry, reference: PortManifest, store: Path, steps: int, threads: int) -> Job:
