@@ -16,6 +16,7 @@ from torch import fx
 
 from mvtool.converters.tflite_layout import TO_FIRST, TO_LAST, channels_last_inside
 from mvtool.program import StreamProgram
+from mvtool.quantization.policy import CLAMP_OPERATORS
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -38,6 +39,9 @@ def spelled(program: StreamProgram) -> StreamProgram:
     for node in list(graph.nodes):
         if node.op == "call_function":
             _respell(graph, node)
+    for node in list(graph.nodes):
+        if node.op == "call_function" and _name(node) in CLAMP_OPERATORS:
+            _clamp_in_place(graph, node)
     graph.eliminate_dead_code()
     exported.graph_module.recompile()
     return program.replace(exported=exported)
@@ -47,7 +51,7 @@ def with_int8_ports(exported: ExportedProgram, positions: set[int], results: set
     """A copy of a PT2E program whose ports take and give the int8 values themselves.
 
     Args:
-        exported: Quantize is the only reader of every input in `positions`, dequantize makes every result in `results`.
+        exported: Quantize alone reads the inputs in `positions`; dequantize makes every result in `results`.
         positions: Inputs to change, by position.
         results: Results to change, by position.
     """
@@ -59,10 +63,10 @@ def with_int8_ports(exported: ExportedProgram, positions: set[int], results: set
     for position, name in enumerate(signature.user_inputs):
         if position in positions:
             placeholder = named[str(name)]
-            (quantize,) = placeholder.users
-            placeholder.meta["val"] = quantize.meta["val"]
-            quantize.replace_all_uses_with(placeholder)
-            graph.erase_node(quantize)
+            placeholder.meta["val"] = placeholder.meta["val"].to(torch.int8)
+            for quantize in list(placeholder.users):
+                quantize.replace_all_uses_with(placeholder)
+                graph.erase_node(quantize)
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     values = list(output.args[0])
     for position in results:
@@ -115,8 +119,26 @@ def _is_quantize(node: fx.Node) -> bool:
     return str(node.target).startswith("quantized_decomposed.quantize_per_tensor")
 
 
+def _name(node: fx.Node) -> str:
+    return node.target.overloadpacket.__name__ if hasattr(node.target, "overloadpacket") else ""
+
+
+def _clamp_in_place(graph: fx.Graph, node: fx.Node) -> None:
+    """Clamp a convolution's result before it is permuted: XNNPACK computes the two as one, without rounding between."""
+    permuted, *bounds = node.args
+    if not isinstance(permuted, fx.Node) or _name(permuted) != "permute" or len(permuted.users) != 1:
+        return
+    convolved = permuted.args[0]
+    if not isinstance(convolved, fx.Node) or _name(convolved) != "conv2d" or len(convolved.users) != 1:
+        return
+    with graph.inserting_before(node):
+        clamped = _call(graph, node.target, (convolved, *bounds))
+        node.replace_all_uses_with(_call(graph, aten.permute.default, (clamped, permuted.args[1])))
+    graph.erase_node(node)
+
+
 def _respell(graph: fx.Graph, node: fx.Node) -> None:
-    name = node.target.overloadpacket.__name__ if hasattr(node.target, "overloadpacket") else ""
+    name = _name(node)
     writer = WRITERS.get(name) or (_reshape if name in RESHAPED else None)
     if writer is None:
         return
@@ -152,6 +174,12 @@ def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return value if list(value.meta["val"].shape) == shape else _call(graph, aten.reshape.default, (value, shape))
 
 
+def _max_pool(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """The stride, which is the window's size unless it is given, spelled out: the exporter reads it by position."""
+    source, window, *rest = node.args
+    return None if rest and rest[0] else _call(graph, node.target, (source, window, window, *rest[1:]))
+
+
 def _select(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     source, axis, index = node.args
     size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
@@ -179,6 +207,7 @@ def _pad(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 WRITERS: dict[str, Writer] = {
     "mean": _mean,
+    "max_pool2d": _max_pool,
     "select": _select,
     "silu": _silu,
     "hardsigmoid": _hardsigmoid,

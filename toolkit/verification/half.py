@@ -24,6 +24,7 @@ FLOAT16_SMALLEST_NORMAL = 2.0**-14
 """IEEE 754-2008, table 3.5; a smaller scale stays float32 in the artifact."""
 PER_TENSOR = frozenset({"quantize_per_tensor", "dequantize_per_tensor"})
 ACCUMULATORS = frozenset({StateForm.MEAN, StateForm.COUNTER, StateForm.PHASE})
+SUMS = frozenset({"conv2d", "linear", "matmul", "bmm", "mm", "mean", "sum", "avg_pool2d"})
 # Element-wise operators of an accumulator's update.
 UPDATES = frozenset({"add", "sub", "mul", "div", "maximum", "minimum", "clamp", "where", "reshape", "view", "squeeze"})
 
@@ -40,6 +41,10 @@ def half_precision(program: StreamProgram) -> Callable[[Any], None]:
         for node in list(module.graph.nodes):
             if _operator(node) in PER_TENSOR:
                 _half_scale(node)
+            if _operator(node) == "quantize_per_tensor":
+                node.target = quantize
+            if _operator(node) in SUMS:
+                node.target = _wide(node.target)
             if node not in exact and _is_float_result(node):
                 _round_after(module.graph, node)
         module.recompile()
@@ -52,6 +57,27 @@ def _half_scale(node: Any) -> None:
     scale = float(node.args[1])
     if scale >= FLOAT16_SMALLEST_NORMAL:
         node.args = (node.args[0], float(np.float16(scale)), *node.args[2:])
+
+
+def steps_of(value: Tensor, scale: float) -> Tensor:
+    """`value` in steps of an int8 grid, by division as Core ML defines it; PyTorch multiplies by the inverse."""
+    return value / scale
+
+
+def quantize(value: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: Any) -> Tensor:
+    """The grid's integers, halves to even."""
+    return (steps_of(value, scale).round() + zero_point).clamp(low, high).to(dtype)
+
+
+def _wide(target: Any) -> Callable[..., Tensor]:
+    """`target` with its sums in float64: the order of the terms then makes no difference to their float16 rounding."""
+
+    def wide(*arguments: Any) -> Tensor:
+        result: Tensor = target(*(a.double() if hasattr(a, "double") else a for a in arguments))
+        return result.float()
+
+    wide.__name__ = f"wide_{target.overloadpacket.__name__}"
+    return wide
 
 
 def to_half(value: Tensor) -> Tensor:

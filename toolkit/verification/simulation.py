@@ -1,24 +1,26 @@
 """The PyTorch simulation of an int8 artifact: the same scales and ties, computed in float.
 
-For ExecuTorch and Core ML it is the quantized program that both were emitted from, saved in the build;
-for TFLite it is read out of the artifact itself (`mvtool.runtimes.tflite_simulation`). Each comes in two
-modes: `quantized`, which rounds as the artifact does, and `anchor`, which keeps the int8 weights and
+For ExecuTorch and Core ML it is the quantized program that both were emitted from, saved in the build and edited to
+round as the runtime does (`integers`, `half`); for TFLite it is read out of the artifact itself
+(`mvtool.runtimes.tflite_simulation`). Each comes in two modes: `quantized`, which rounds as the artifact does, and `anchor`, which keeps the int8 weights and
 leaves activations alone. The anchor must follow the fp32 stream: it proves that the simulation, and so
 what it is compared with, is of this model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mvtool.errors import VerificationError
 from mvtool.ports import Runtime
+from mvtool.quantization.plan import operator_of
+from mvtool.quantization.policy import CLAMP_OPERATORS
+from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.pytorch import open_program
 from mvtool.session import Session
-from mvtool.verification.half import half_precision
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class Simulation:
     """Openers of the two modes, so that each is built when it is needed.
 
     Attributes:
-        quantized: Rounds activations as the artifact does.
+        quantized: Rounds activations as the artifact does; what float operators computed, as the borders say.
         anchor: Rounds weights alone.
     """
 
-    quantized: Callable[[], Session]
+    quantized: Callable[[Borders], Session]
     anchor: Callable[[], Session]
 
 
@@ -48,25 +50,79 @@ def find_simulation(runtime: Runtime, artifact: Path, program: Path | None) -> S
     if runtime is Runtime.TFLITE:
         from mvtool.runtimes.tflite_simulation import open_simulation
 
-        return Simulation(lambda: open_simulation(artifact), lambda: open_simulation(artifact, anchor=True))
+        return Simulation(
+            lambda borders: open_simulation(artifact, borders=borders), lambda: open_simulation(artifact, anchor=True)
+        )
     if program is None:
         raise VerificationError(
             f"{artifact.name} is int8, but the build holds no quantized PyTorch program for it. Convert the model again."
         )
-    return _saved(program, half=runtime is Runtime.COREML)
+    return _saved(program, runtime)
 
 
-def _saved(folder: Path, half: bool) -> Simulation:
+def _saved(folder: Path, runtime: Runtime) -> Simulation:
     from mvtool.converters.program_io import load_program
     from mvtool.quantization.pt2e import register_operators
+    from mvtool.verification import half, integers
 
     # torch can only load a graph whose operators it knows.
     register_operators()
     program = load_program(folder)
-    edit = half_precision(program) if half else None
-    return Simulation(
-        lambda: open_program(program, edit=edit), lambda: open_program(program, edit=remove_activation_rounding)
-    )
+    coreml = runtime is Runtime.COREML
+    rounded = half.half_precision(program) if coreml else integers.integer_arithmetic
+
+    def quantized(borders: Borders) -> Session:
+        def edit(module: Any) -> None:
+            sites = computed_floats(module)
+            rounded(module)
+            round_at_borders(module, sites, borders, half.steps_of if coreml else integers.steps_of)
+
+        return open_program(program, edit=edit)
+
+    return Simulation(quantized, lambda: open_program(program, edit=remove_activation_rounding))
+
+
+def computed_floats(module: Any) -> list[Any]:
+    """The quantize nodes of a `torch.fx.GraphModule` that round what float operators computed.
+
+    Others round inputs, or results of operators on int8 values alone, which are the same in every runtime.
+    """
+    return [node for node in module.graph.nodes if _is_operator(node, "quantize") and _is_float(node.args[0])]
+
+
+def round_at_borders(module: Any, sites: Sequence[Any], borders: Borders, steps_of: Callable[..., Any]) -> None:
+    """Let `borders` do the rounding of quantize nodes of a `torch.fx.GraphModule`.
+
+    Args:
+        module: Changed in place.
+        sites: From `computed_floats`.
+        borders: Rounds.
+        steps_of: Takes a value and the scale of its grid to the value in steps.
+    """
+
+    def quantize(site: str, value: Any, scale: float, zero_point: int, low: int, high: int, dtype: Any) -> Any:
+        steps = borders.round(site, steps_of(value, scale))
+        return (steps + zero_point).clamp(low, high).to(dtype)
+
+    for node in sites:
+        with module.graph.inserting_before(node):
+            rounded = module.graph.call_function(quantize, (node.name, *node.args))
+        node.replace_all_uses_with(rounded)
+        module.graph.erase_node(node)
+    module.recompile()
+
+
+def _is_float(node: Any) -> bool:
+    if node.op == "call_function" and operator_of(node) in CLAMP_OPERATORS:
+        node = node.args[0]
+    sources = [_padded(source) for source in node.all_input_nodes if source.op != "get_attr"]
+    exact = all(_is_operator(source, "dequantize") for source in sources)
+    return node.op == "call_function" and not exact
+
+
+def _padded(node: Any) -> Any:
+    """What a padding, which an int8 convolution computes with, pads; any other node itself."""
+    return node.args[0] if node.op == "call_function" and operator_of(node) in ("pad", "constant_pad_nd") else node
 
 
 def remove_activation_rounding(module: Any) -> None:

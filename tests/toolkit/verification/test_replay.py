@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from manifests import SwappedInputs, ToyExecutable, port_manifest, toy_session
 from numpy.typing import NDArray
 
-from mvtool.ports import PortManifest
+from mvtool.ports import AnyArray, PortManifest, Precision, Quantization
 from mvtool.runtimes.base import PortSession
+from mvtool.runtimes.borders import BORDER_STEPS, Borders
 from mvtool.verification.frames import FrameSource
 from mvtool.verification.judge import Deviation, Worst
 from mvtool.verification.lockstep import replay_all
 from mvtool.verification.messages import ALL_SLOTS, PROBE_AFTER, PROBE_BEFORE, Command, Finish, Step
 from mvtool.verification.order import check_order, perturbed
-from mvtool.verification.replay import Replay
+from mvtool.verification.replay import Replay, logical_states
 from mvtool.verification.report import Check, CheckResult, Status
+from mvtool.verification.simulation import Simulation
 from mvtool.verification.store import Frame, FrameStore
 
 Examine = Callable[[PortSession], dict[Check, CheckResult]]
@@ -165,3 +168,53 @@ def test_store_keeps_slots_apart(tmp_path: Path) -> None:
         assert [float(a[0]) for a in (*frame.inputs, *frame.outputs.values(), *frame.states.values())] == [
             (slot + 1) * factor for factor in (1.0, 2.0, 3.0, 4.0)
         ]
+
+
+GRID = Quantization(scale=0.5, zero_point=-3)
+GATE = 2.5 + BORDER_STEPS / 4
+"""In steps: midway between 2 and 3."""
+
+
+class Gated(ToyExecutable):
+    """Both states become ten steps times a gate that `round_gate` puts on an int8 grid; `fault` is added to `left`."""
+
+    def __init__(self, round_gate: Callable[[Any], Any], fault: int = 0) -> None:
+        super().__init__()
+        self._round_gate = round_gate
+        self._fault = fault
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
+        (x, *_) = inputs
+        gate = float(self._round_gate(torch.tensor([GATE]))[0])
+        stored = np.full(4, 10 * gate + GRID.zero_point, np.int8)
+        return [x, stored + np.int8(self._fault), stored]
+
+
+def int8_session(executable: ToyExecutable) -> PortSession:
+    return PortSession(port_manifest(precision=Precision.INT8, scale=GRID), executable)
+
+
+def replay_gated(artifact: Gated) -> dict[Check, CheckResult]:
+    def simulated(borders: Borders) -> PortSession:
+        return int8_session(Gated(lambda steps: borders.round("gate", steps)))
+
+    replay = Replay(int8_session(artifact), Simulation(simulated, toy_session), STEPS)
+    reference = toy_session()
+    for number, inputs in enumerate(FrameSource(reference.manifest.inputs).steps(STEPS), start=1):
+        outputs = reference.step(*inputs)
+        replay.step(number, Frame(inputs, outputs, logical_states(reference.manifest, reference.state())))
+    return {result.check: result for result in replay.results()}
+
+
+def test_a_value_on_the_border_of_two_steps_may_go_either_way() -> None:
+    for gate, told in ((torch.ceil, ""), (torch.floor, f"rounds {STEPS} values on the border")):
+        states = replay_gated(Gated(gate))[Check.SIMULATION_STATES]
+        assert states.status is Status.PASSED
+        assert told in states.message
+
+
+def test_a_fault_is_no_matter_of_rounding() -> None:
+    for gate in (torch.ceil, torch.floor):
+        states = replay_gated(Gated(gate, fault=5))[Check.SIMULATION_STATES]
+        assert (states.status, states.tensor) == (Status.FAILED, "left")
+    assert replay_gated(Gated(lambda steps: steps.floor() - 1))[Check.SIMULATION_STATES].status is Status.FAILED

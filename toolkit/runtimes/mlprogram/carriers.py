@@ -1,13 +1,14 @@
 """How values are held while a program runs.
 
 A value of an ML program travels as a torch tensor, its *carrier*. fp16 travels as float32 numbers that
-fp16 can represent: every operator computes in float32 and its result is rounded to fp16. That is the
-stated model of fp16 arithmetic; hardware may round more often. Types for which torch lacks arithmetic
-travel in the next wider signed type.
+fp16 can represent: every operator computes in float32, sums of many terms in float64, and its result is
+rounded to fp16. That is the stated model of fp16 arithmetic; hardware may round more often. Types for
+which torch lacks arithmetic travel in the next wider signed type.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,12 @@ def from_carrier(tensor: torch.Tensor, dtype: DType) -> NDArray[Any]:
 def round_to_fp16(tensor: torch.Tensor) -> torch.Tensor:
     """Round float32 numbers to the nearest fp16 ones, ties to even, overflow to infinity."""
     return tensor.to(torch.float16).to(torch.float32)
+
+
+def in_float64(kernel: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A kernel that computes in float64 what `kernel` computes in float32."""
+
+    def wide(*operands: torch.Tensor | None) -> torch.Tensor:
+        return kernel(*[None if operand is None else operand.double() for operand in operands]).float()
+
+    return wide

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mvtool.errors import MvtoolError, RuntimeLoadError
-from mvtool.runtimes.mlprogram.carriers import carrier_dtype, round_to_fp16
+from mvtool.runtimes.mlprogram.carriers import carrier_dtype, in_float64, round_to_fp16
 from mvtool.runtimes.mlprogram.dtypes import DType, TensorType
 from mvtool.runtimes.mlprogram.program import Constant, MLProgram, NamedType, Operand, Operation
 from mvtool.runtimes.mlprogram.registry import Call, Kernel, Known, find_operator, known_constant, operation_error
@@ -110,6 +110,8 @@ class _Planner:
         found = find_operator(operation)
         call = Call(operation, self._resolve, self._new_slot)
         kernel = _guarded(operation, lambda: found.build(call))
+        if found.wide and all(type_.dtype is DType.FP16 for type_ in call.outputs):
+            kernel = in_float64(kernel)
         if call.unused():
             raise call.error(f"the operands {call.unused()} are not supported")
         results = tuple(self.add_value(output) for output in operation.outputs)

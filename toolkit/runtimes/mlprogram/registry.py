@@ -207,11 +207,13 @@ class Operator:
         kind: Operator type.
         build: Its builder.
         exact: Results are representable in the type of the operands, so that fp16 needs no rounding.
+        wide: It adds many terms: in fp16 they are added as float64, so that their order makes no difference.
     """
 
     kind: str
     build: Callable[[Call], Kernel]
     exact: bool
+    wide: bool
 
 
 _OPERATORS: dict[str, Operator] = {}
@@ -219,7 +221,7 @@ _OPERATORS: dict[str, Operator] = {}
 Builder = Callable[[Call], Kernel]
 
 
-def operator(*kinds: str, exact: bool = False) -> Callable[[Builder], Builder]:
+def operator(*kinds: str, exact: bool = False, wide: bool = False) -> Callable[[Builder], Builder]:
     """Enter a builder into the table under every operator type in `kinds`.
 
     Raises:
@@ -230,7 +232,7 @@ def operator(*kinds: str, exact: bool = False) -> Callable[[Builder], Builder]:
         for kind in kinds:
             if kind in _OPERATORS:
                 raise RuntimeLoadError(f"Two implementations of the operator {kind!r}.")
-            _OPERATORS[kind] = Operator(kind, build, exact)
+            _OPERATORS[kind] = Operator(kind, build, exact, wide)
         return build
 
     return enter

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mvtool.errors import RuntimeLoadError
 from mvtool.runtimes.tflite_simulation.table import Place, Step, offset_operator, operator
+from mvtool.runtimes.xnnpack_arithmetic import conversion_factor, product_factor, sum_factors
 
 FUSED: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -55,11 +55,8 @@ def binary(place: Place) -> Step:
 
 @offset_operator("ADD", "SUB", half_up=True)
 def offset_sum(place: Place) -> Step:
-    """Each operand in units of the result, by factors of 21 bits (XNNPACK, `xnn_init_qs8_add_minmax_params`)."""
-    result = np.float32(place.output.scale)
-    ratios = (place.scale(0) / result, place.scale(1) / result)
-    unit = 2.0 ** (int(np.floor(np.log2(max(ratios)))) - 20)
-    first, second = (float(np.rint(ratio / unit) * unit) for ratio in ratios)
+    """Each operand in units of the result."""
+    first, second = sum_factors(place.scale(0), place.scale(1), place.output.scale)
     if place.operator.kind == "SUB":
         second = -second
     # In float64 the sum is exact, as it is on integers: halves are met often enough to matter.
@@ -69,7 +66,7 @@ def offset_sum(place: Place) -> Step:
 @offset_operator("MUL")
 def offset_product(place: Place) -> Step:
     """The exact product of integers, then one factor."""
-    factor = float(place.scale(0) * place.scale(1) / np.float32(place.output.scale))
+    factor = product_factor(place.scale(0), place.scale(1), place.output.scale)
     return lambda a, b: (a * b) * factor
 
 
@@ -111,8 +108,8 @@ def convert(place: Place) -> Step:
 
 @offset_operator("QUANTIZE", half_up=True)
 def requantize(place: Place) -> Step:
-    """From one scale to another, by a factor of 8 fractional bits (XNNPACK, `xnn_init_qs8_cvt_params`)."""
-    factor = float(np.rint(256 * place.scale(0) / np.float32(place.output.scale)) / 256)
+    """From one scale to another."""
+    factor = conversion_factor(place.scale(0), place.output.scale)
     return lambda x: x * factor
 
 
@@ -125,10 +122,9 @@ def leaky_relu(place: Place) -> Step:
 
 @offset_operator("LEAKY_RELU", half_up=True)
 def offset_leaky_relu(place: Place) -> Step:
-    """Two factors of 8 fractional bits (XNNPACK, `xnn_init_qs8_lrelu_params`)."""
-    ratio = place.scale(0) / np.float32(place.output.scale)
-    above = float(np.rint(256 * ratio) / 256)
-    below = float(np.rint(256 * ratio * np.float32(place.options["alpha"])) / 256)
+    """A factor for values above zero and one for values below."""
+    above = conversion_factor(place.scale(0), place.output.scale)
+    below = conversion_factor(place.scale(0), place.output.scale, float(place.options["alpha"]))
     return lambda x: torch.where(x >= 0, x * above, x * below)
 
 

@@ -9,14 +9,16 @@ from mvtool.extras import require
 from mvtool.ports import PortManifest, Precision, ResetBytes, StateBinding
 from mvtool.runtimes import litert
 from mvtool.runtimes.base import PortSession
+from mvtool.runtimes.borders import Borders
 
 
-def open_simulation(path: Path, *, anchor: bool = False) -> PortSession:
+def open_simulation(path: Path, *, anchor: bool = False, borders: Borders | None = None) -> PortSession:
     """A session that simulates an artifact.
 
     Args:
         path: A `.tflite` that mvtool wrote.
         anchor: Leave activations unrounded; the ports of the session's manifest are then float32.
+        borders: Rounds what float operators computed.
 
     Raises:
         RuntimeLoadError: The file is damaged, or has an operator that the simulation does not know.
@@ -29,7 +31,7 @@ def open_simulation(path: Path, *, anchor: bool = False) -> PortSession:
 
     litert.check_complete(path)
     manifest = litert.read_manifest(path)
-    simulation = Simulation(read_model(path), anchor=anchor)
+    simulation = Simulation(read_model(path), anchor=anchor, borders=borders)
     return PortSession(float_ports(manifest) if anchor else manifest, simulation)
 
 

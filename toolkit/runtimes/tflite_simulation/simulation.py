@@ -11,6 +11,7 @@ import torch
 
 from mvtool.errors import RuntimeLoadError
 from mvtool.ports import AnyArray
+from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.tflite_simulation import arithmetic, shapes, weights
 from mvtool.runtimes.tflite_simulation.model import Model, Tensor
 from mvtool.runtimes.tflite_simulation.table import LIMITS, Form, Place, Prepared, prepare_operator
@@ -25,6 +26,7 @@ class _Node:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     kind: str
+    site: str
 
 
 class Simulation:
@@ -33,19 +35,22 @@ class Simulation:
     Between operators a quantized tensor is held as `stored - zero point` in float32, any other as it is.
     """
 
-    def __init__(self, model: Model, *, anchor: bool = False) -> None:
+    def __init__(self, model: Model, *, anchor: bool = False, borders: Borders | None = None) -> None:
         """Prepare every operator.
 
         Args:
             model: As `read_model` returned it.
+            borders: Rounds what float operators computed.
             anchor: Do not round activations; ports are then float32 real numbers.
 
         Raises:
             RuntimeLoadError: An operator is not known.
         """
         self._model, self._round = model, not anchor
+        self._borders = Borders() if borders is None else borders
+        places = [Place(model, operator, self._round, self._borders) for operator in model.operators]
         self._nodes = [
-            _Node(prepare_operator(Place(model, o, self._round)), o.inputs, o.outputs, o.kind) for o in model.operators
+            _Node(prepare_operator(p), p.operator.inputs, p.operator.outputs, p.operator.kind, p.site) for p in places
         ]
         self._constants = {i: self._held(t) for i, t in enumerate(model.tensors) if t.value is not None}
         self._last_use = _last_uses(model)
@@ -90,21 +95,29 @@ class Simulation:
             raise RuntimeLoadError(f"The simulation failed in {node.kind}, which writes {name!r}: {error}") from error
         results = result if isinstance(result, tuple | list) else (result,)
         for index, value in zip(node.outputs, results, strict=True):
-            values[index] = self._finished(node.prepared, self._model.tensors[index], value)
+            values[index] = self._finished(node, self._model.tensors[index], value)
 
     def _real(self, index: int, value: torch.Tensor) -> torch.Tensor:
         tensor = self._model.tensors[index]
         single = self._rounds(tensor) and tensor.scales is not None and tensor.scales.size == 1
         return value * tensor.scale if single else value
 
-    def _finished(self, prepared: Prepared, tensor: Tensor, value: torch.Tensor) -> torch.Tensor:
+    def _finished(self, node: _Node, tensor: Tensor, value: torch.Tensor) -> torch.Tensor:
+        prepared = node.prepared
         if prepared.form is Form.CARRY or not self._rounds(tensor):
             return value
         if prepared.form is Form.REAL:
             low, high = (limit - tensor.zero_point for limit in LIMITS[tensor.dtype])
-            return (value / tensor.scale).round_().clamp_(low, high)
+            steps = value / tensor.scale
+            rounded = self._borders.round(node.site, steps) if self._is_computed_float(node) else steps.round_()
+            return rounded.clamp_(low, high)
         rounded = value.add_(0.5).floor_() if prepared.half_up else value.round_()
         return rounded.clamp_(prepared.low, prepared.high).float()
+
+    def _is_computed_float(self, node: _Node) -> bool:
+        """Whether the node rounds what float operators made; inputs and tables are the same everywhere."""
+        source = node.inputs[0]
+        return self._model.tensors[source].dtype == "float32" and source not in self._model.inputs
 
     def _enter(self, tensor: Tensor, array: AnyArray) -> torch.Tensor:
         value = torch.from_numpy(np.array(array))

@@ -16,6 +16,7 @@ import numpy as np
 
 from mvtool.errors import RuntimeLoadError
 from mvtool.ports import AnyArray
+from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.tflite_simulation.model import Model, Operator, Tensor
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ class Place:
     model: Model
     operator: Operator
     round_activations: bool
+    borders: Borders
+
+    @property
+    def site(self) -> str:
+        """Name of the operator's rounding among the simulation's borders."""
+        return f"{self.operator.outputs[0]} {self.output.name}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -96,9 +103,9 @@ class Place:
         found = [self.model.tensors[i] for i in self.operator.inputs if i >= 0]
         return [t for t in found if t.quantized or t.dtype == "float32"]
 
-    def scale(self, index: int) -> np.float32:
+    def scale(self, index: int) -> float:
         """Scale of the `index`-th input."""
-        return np.float32(self.given(index).scale)
+        return self.given(index).scale
 
     @property
     def activation(self) -> str:

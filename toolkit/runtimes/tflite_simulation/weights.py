@@ -14,6 +14,7 @@ from mvtool.errors import RuntimeLoadError
 from mvtool.ports import AnyArray
 from mvtool.runtimes.tflite_simulation.arithmetic import fused
 from mvtool.runtimes.tflite_simulation.table import Place, Step, offset_operator, operator
+from mvtool.runtimes.xnnpack_arithmetic import weighted_factors
 
 SAME = 0
 
@@ -100,7 +101,7 @@ def _dynamic_dense(place: Place) -> Step:
     activate, shape = fused(place), place.output.shape
 
     def step(x: Tensor, *_: Tensor | None) -> Tensor:
-        steps, unit = round_dynamically(x.reshape(-1, weight.shape[1]))
+        steps, unit = round_dynamically(x.reshape(-1, weight.shape[1]), lambda s: place.borders.round(place.site, s))
         scaled = F.linear(steps, weight) * unit
         return activate((scaled.double() * factors + offsets).float()).reshape(shape)
 
@@ -132,8 +133,7 @@ def _integer_bias(place: Place) -> Tensor | None:
 
 
 def _factors(place: Place) -> Tensor:
-    """Per channel: units of the products over units of the result, in float32 as XNNPACK computes it."""
-    return torch.from_numpy(place.scale(0) * _weight_scales(place) / np.float32(place.output.scale))
+    return torch.from_numpy(weighted_factors(place.scale(0), _weight_scales(place), place.output.scale))
 
 
 def _weight_scales(place: Place) -> NDArray[np.float32]:
@@ -159,7 +159,7 @@ def _entry(place: Place) -> Step:
     return rounded if _dynamic(place) else lambda x: x
 
 
-def round_dynamically(rows: Tensor) -> tuple[Tensor, Tensor]:
+def round_dynamically(rows: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round) -> tuple[Tensor, Tensor]:
     """8-bit steps from zero (N, C), and the size of a step (N, 1), for each row by itself.
 
     Scale and zero point as in `xnn_f32_qd8_asymmetric_quantization_params` of XNNPACK
@@ -173,7 +173,7 @@ def round_dynamically(rows: Tensor) -> tuple[Tensor, Tensor]:
     from_low = (-128.0 + lowest) + (127.0 + highest) > 0
     zero = torch.where(from_low, -128.0 - lowest, 127.0 - highest).clamp(-128.0, 127.0).round()
     # Multiplied by the inverse, not divided by the step: that decides halves as the runtime does.
-    steps = (torch.round(rows * inverse) + zero).clamp(-128.0, 127.0)
+    steps = (rounding(rows * inverse) + zero).clamp(-128.0, 127.0)
     return steps - zero, torch.ones_like(inverse) / inverse
 
 

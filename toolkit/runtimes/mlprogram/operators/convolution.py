@@ -12,7 +12,7 @@ _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-@operator("conv")
+@operator("conv", wide=True)
 def conv(call: Call) -> Kernel:
     """`x (N, C, *D)`, `weight (C_out, C / groups, *K)`, `bias (C_out,)`."""
     x, weight = call.tensor("x"), call.tensor("weight")
@@ -51,7 +51,7 @@ def _grouped_pointwise(shape: tuple[int, ...], weight: tuple[int, ...], groups: 
     return kernel
 
 
-@operator("conv_transpose")
+@operator("conv_transpose", wide=True)
 def conv_transpose(call: Call) -> Kernel:
     """`x (N, C, *D)`, `weight (C, C_out / groups, *K)`, `bias (C_out,)`."""
     x, weight = call.tensor("x"), call.tensor("weight")

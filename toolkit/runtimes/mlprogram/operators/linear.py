@@ -11,7 +11,7 @@ from mvtool.runtimes.mlprogram.dtypes import DType
 from mvtool.runtimes.mlprogram.registry import Call, Kernel, operator
 
 
-@operator("linear")
+@operator("linear", wide=True)
 def linear(call: Call) -> Kernel:
     """`x weight^T + bias`; `x (*D, K)`, `weight (M, K)`, `bias (M,)`."""
     call.tensor("x")
@@ -20,7 +20,7 @@ def linear(call: Call) -> Kernel:
     return F.linear
 
 
-@operator("matmul")
+@operator("matmul", wide=True)
 def matmul(call: Call) -> Kernel:
     """Batched matrix product with broadcasting; either operand may be transposed first."""
     x, y = call.tensor("x"), call.tensor("y")
@@ -36,7 +36,7 @@ def matmul(call: Call) -> Kernel:
     return kernel
 
 
-@operator("einsum")
+@operator("einsum", wide=True)
 def einsum(call: Call) -> Kernel:
     """`nchw,nwhu->nchu` or `chw,whu->chu`, in any letters; axes of extent 1 broadcast."""
     call.tensors("values")

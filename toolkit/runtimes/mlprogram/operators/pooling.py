@@ -49,7 +49,7 @@ def max_pool(call: Call) -> Kernel:
     return lambda x: compute(F.pad(x, margins, value=-math.inf), kernel, strides)
 
 
-@operator("avg_pool")
+@operator("avg_pool", wide=True)
 def avg_pool(call: Call) -> Kernel:
     """Mean over each window; padding counts as zeros unless it is excluded from the average."""
     x = call.tensor("x")

@@ -47,7 +47,7 @@ def _enter(kind: str, compute: Reduce, real: bool, exact: bool) -> None:
             raise call.error(f"a reduction of {x} is not supported, expected real numbers")
         return lambda x: compute(x, axes, keep)
 
-    operator(kind, exact=exact)(build)
+    operator(kind, exact=exact, wide=not exact)(build)
 
 
 for _kind, _compute in _ANY.items():

@@ -1,0 +1,33 @@
+"""Rounding at the border of two steps."""
+
+from __future__ import annotations
+
+import torch
+
+from mvtool.runtimes.borders import BORDER_STEPS, Border, Borders
+
+NEAR = BORDER_STEPS / 2
+
+
+def test_rounds_like_torch_and_notes_what_is_near_a_border() -> None:
+    borders = Borders()
+    steps = torch.tensor([[0.2, 0.5 + NEAR, -1.5], [2.5 - NEAR / 2, 7.0, 0.49]])
+    borders.begin()
+    torch.testing.assert_close(borders.round("gate", steps), steps.round(), rtol=0, atol=0)
+    assert borders.met() == [Border("gate", 2), Border("gate", 3), Border("gate", 1)]
+
+
+def test_chosen_values_go_the_other_way() -> None:
+    borders = Borders()
+    steps = torch.tensor([0.5 + NEAR, 0.5 - NEAR, -0.5 - NEAR, 0.5])
+    borders.begin(frozenset({Border("gate", 0), Border("gate", 2), Border("gate", 3), Border("other", 1)}))
+    assert borders.round("gate", steps).tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_begin_forgets() -> None:
+    borders = Borders()
+    borders.begin(frozenset({Border("gate", 0)}))
+    borders.round("gate", torch.tensor([0.5 + NEAR]))
+    borders.begin()
+    assert borders.met() == []
+    assert borders.round("gate", torch.tensor([0.5 + NEAR])).tolist() == [1.0]
