@@ -77,9 +77,11 @@ def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Repor
     if path.suffix != EXTENSION:
         raise UsageError(f"An ExecuTorch program is written to a path ending in {EXTENSION}, got {path.name!r}.")
     require("executorch", PURPOSE)
+    # A network of vectors alone has int8 weights and no port on an int8 grid.
+    int8 = isinstance(program, QuantizedProgram)
     quantized = program if isinstance(program, QuantizedProgram) else QuantizedProgram(program)
-    ported = int8_ported(quantized)
-    precision = Precision.INT8 if quantized.ports else Precision.FP32
+    ported = int8_ported(quantized) if int8 else quantized.program
+    precision = Precision.INT8 if int8 else Precision.FP32
     manifest = ported.manifest(Runtime.EXECUTORCH, precision)
     data, outside = _lower(ported, manifest)
     with atomic_path(path) as partial:
@@ -93,8 +95,6 @@ def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Repor
 def int8_ported(quantized: QuantizedProgram) -> StreamProgram:
     """The program with int8 frames and states where they lie on an int8 grid; other ports stay float."""
     program = quantized.program
-    if not quantized.ports:
-        return program
     inputs = tuple(_stored(port, quantized.ports.get(port.name)) for port in program.inputs)
     states = tuple(_stored_state(state, quantized) for state in program.states)
     changed = program.replace(inputs=inputs, states=states)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from mvtool.converters.rewrites.nodes import argument
 from mvtool.converters.tflite_layout import TO_FIRST, TO_LAST, channels_last_inside
 from mvtool.program import StreamProgram
 from mvtool.quantization.policy import CLAMP_OPERATORS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 RESHAPED = frozenset({"squeeze", "unsqueeze", "flatten", "unflatten", "view", "_unsafe_view"})
 """Operators that only rename axes: the values keep their order in memory."""
+SPLITS = frozenset({"split", "split_with_sizes", "chunk"})
 
 Writer = Callable[[fx.Graph, fx.Node], fx.Node | None]
 
@@ -137,8 +139,26 @@ def _clamp_in_place(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
+def _slices(graph: fx.Graph, node: fx.Node) -> None:
+    """The parts of a split, each as a slice."""
+    arguments: tuple[Any, ...] = node.args
+    source, _, axis = (*arguments, node.kwargs.get("dim", 0))[:3]
+    sizes = [part.shape[axis] for part in node.meta["val"]]
+    for part in list(node.users):
+        number = argument(part, 1)
+        start = sum(sizes[:number])
+        with graph.inserting_before(part):
+            piece = _call(graph, aten.slice.Tensor, (source, axis, start, start + sizes[number]))
+        part.replace_all_uses_with(piece)
+        graph.erase_node(part)
+    graph.erase_node(node)
+
+
 def _respell(graph: fx.Graph, node: fx.Node) -> None:
     name = _name(node)
+    if name in SPLITS:
+        _slices(graph, node)
+        return
     writer = WRITERS.get(name) or (_reshape if name in RESHAPED else None)
     if writer is None:
         return

@@ -3,7 +3,8 @@
 A lowered program takes and gives its ports as they are in the artifact: at most four axes, the batch of
 one dropped, channels last where the recipe says so. The passes, in order:
 
-    fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift -> lower to four axes, with 2D operators
+    [write out recurrent layers] -> fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift
+    -> lower to four axes, with 2D operators
 
 Each runs through `Draft.checked`, which rolls the graph before and after and records the difference.
 """
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mvtool.converters.recipe import HardSwishForm, Recipe
-from mvtool.converters.rewrites import fold_affine, fold_batch_norm, handlers, hard_swish
+from mvtool.converters.rewrites import fold_affine, fold_batch_norm, handlers, hard_swish, recurrent
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.folded import ORDER, Folded, permute, reshape_folded
 from mvtool.converters.rewrites.rank import RankLowering
@@ -44,6 +45,8 @@ def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
         ConversionError: A port cannot have four axes, or a rewrite changed the results.
     """
     draft = Draft(program)
+    if recurrent.is_recurrent(draft):
+        draft.checked(recurrent.NAME, recurrent.write_out_recurrent)
     draft.checked(fold_batch_norm.NAME, fold_batch_norm.fold_batch_norm)
     if recipe.hard_swish is HardSwishForm.FACTORED:
         draft.checked(hard_swish.HARD_SWISH_NAME, hard_swish.factor_hard_swish)

@@ -129,15 +129,14 @@ def remove_activation_rounding(module: Any) -> None:
     """Delete every quantize-dequantize pair from a `torch.fx.GraphModule`; weights, stored as integers, stay.
 
     Raises:
-        VerificationError: There is no such pair: the program is not quantized.
+        VerificationError: Nothing is dequantized: the program is the float one.
     """
-    removed = 0
+    quantized = any(_is_operator(node, "dequantize") for node in module.graph.nodes)
     for node in list(module.graph.nodes):
         source: Any = node.args[0] if node.args else None
         if _is_operator(node, "dequantize") and _is_operator(source, "quantize"):
             node.replace_all_uses_with(source.args[0])
-            removed += 1
-    if not removed:
+    if not quantized:
         raise VerificationError("The int8 simulation quantizes nothing: it is the float program. Convert again.")
     module.graph.eliminate_dead_code()
     module.recompile()
