@@ -181,14 +181,17 @@ def _reshape(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """The mean of a channels-last picture, as that of the last two axes."""
+    """The mean of a channels-last picture, or of all frames of a clip of them, as that of the last two axes."""
     arguments: tuple[Any, ...] = node.args
     source, axes = arguments[0], sorted(axis % 4 for axis in arguments[1] or ())
-    if source.meta["val"].dim() != 4 or axes not in ([1, 2], [2, 3]):
+    if source.meta["val"].dim() != 4 or axes not in ([1, 2], [2, 3], [0, 1, 2], [0, 2, 3]):
         return None
-    first = axes == [1, 2]
+    first = axes[-1] == 2
     value = _call(graph, aten.permute.default, (source, list(TO_FIRST))) if first else source
     value = _call(graph, aten.mean.dim, (value, [2, 3], True))
+    if len(axes) == 3:  # (T, C, 1, 1): the frames become the rows of one picture
+        frames = _call(graph, aten.permute.default, (value, [2, 1, 0, 3]))
+        value = _call(graph, aten.mean.dim, (frames, [2, 3], True))
     value = _call(graph, aten.permute.default, (value, list(TO_LAST))) if first else value
     shape = list(node.meta["val"].shape)
     return value if list(value.meta["val"].shape) == shape else _call(graph, aten.reshape.default, (value, shape))

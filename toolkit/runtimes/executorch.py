@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import struct
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest
 from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
+from mvtool.runtimes.native_log import NativeLog, native_log
 
 PORTS_METHOD = "mvtool_ports"
 _METHOD = "forward"
@@ -46,17 +48,23 @@ class ExecuTorchExecutable:
         """
         self._torch = require("torch", "to pass tensors to ExecuTorch")
         library = _library()
-        library._unsafe_reset_threadpool(threads)
+        with native_log():
+            library._unsafe_reset_threadpool(threads)
         self._module = _load(library, path)
+        self._executed = False
 
     def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
         """Execute one step; the runtime clones its outputs."""
         # The runtime computes with what an earlier call left when it is given too few inputs.
         tensors = tuple(self._torch.from_numpy(np.ascontiguousarray(array)) for array in inputs)
+        # Delegates are prepared in the first step; later ones log nothing.
+        log = NativeLog()
         try:
-            results = self._module.run_method(_METHOD, tensors, clone_outputs=True)
+            with nullcontext(log) if self._executed else native_log() as log:
+                results = self._module.run_method(_METHOD, tensors, clone_outputs=True)
         except RuntimeError as error:
-            raise RuntimeLoadError(f"ExecuTorch failed to execute a step: {error}") from error
+            raise RuntimeLoadError(f"ExecuTorch failed to execute a step: {error}.{log.reason()}") from error
+        self._executed = True
         return [result.numpy() for result in results]
 
 
@@ -64,16 +72,21 @@ def _library() -> Any:
     require("torch", "to load the ExecuTorch runtime")
     # The public `portable_lib` imports the whole exporter, which takes seconds; this is the extension it wraps.
     require("executorch", "to execute .pte files")
-    return importlib.import_module("executorch.extension.pybindings._portable_lib")
+    with native_log():
+        return importlib.import_module("executorch.extension.pybindings._portable_lib")
 
 
 def _load(library: Any, path: Path) -> Any:
     check_complete(path)
+    log = NativeLog()
     try:
-        module = library._load_for_executorch(str(path))
-        module.method_meta(_METHOD)
+        with native_log() as log:
+            module = library._load_for_executorch(str(path))
+            module.method_meta(_METHOD)
     except (RuntimeError, IndexError) as error:
-        raise RuntimeLoadError(f"ExecuTorch refuses to load {path}: {error}. Convert the model again.") from error
+        raise RuntimeLoadError(
+            f"ExecuTorch refuses to load {path}: {error}.{log.reason()} Convert the model again."
+        ) from error
     return module
 
 

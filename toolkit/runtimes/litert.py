@@ -16,6 +16,7 @@ from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest, Quantization
 from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
 from mvtool.runtimes.flatbuffer import Table
+from mvtool.runtimes.native_log import NativeLog, native_log
 
 METADATA_NAME = "mvtool.ports"
 _IDENTIFIER = b"TFL3"
@@ -34,13 +35,15 @@ class LiteRTExecutable:
             ManifestError: A port of the manifest is not a tensor of the signature.
         """
         module, self.engine = _interpreter_module()
+        log = NativeLog()
         try:
-            self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-            self._runner = self._interpreter.get_signature_runner()
+            with native_log() as log:
+                self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
+                self._runner = self._interpreter.get_signature_runner()
             names = {*self._runner.get_input_details(), *self._runner.get_output_details()}
         except (RuntimeError, ValueError) as error:
-            raise RuntimeLoadError(f"{self.engine} refuses to load {path}: {error}") from error
+            raise RuntimeLoadError(f"{self.engine} refuses to load {path}: {error}.{log.reason()}") from error
         self._inputs = [port.name for port in manifest.input_ports]
         self._outputs = [port.name for port in manifest.output_ports]
         if missing := [name for name in (*self._inputs, *self._outputs) if name not in names]:
