@@ -9,6 +9,7 @@ import pytest
 import torch
 from foreign_models import FOREIGN_MODELS, ForeignModel
 
+import mvtool
 from mvtool.build import artifact_file_name
 from mvtool.converters.capture import capture
 from mvtool.converters.jobs import Job
@@ -46,6 +47,16 @@ class Quiet:
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FOREIGN_MODELS, ids=lambda model: model.name)
+def test_a_build_for_all_runtimes_is_verified(model: ForeignModel, tmp_path: Path) -> None:
+    build = mvtool.convert(
+        model.build(), inputs=model.inputs, states=model.state_pairs, precisions=["fp32", "int8"], out=tmp_path / "build"
+    )
+    verification = mvtool.verify(build.folder)
+    assert (len(verification.artifacts), verification.failures) == (6, ())
 
 
 @pytest.fixture(scope="module", params=FOREIGN_MODELS, ids=lambda model: model.name)
