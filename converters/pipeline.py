@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, Build, artifact_file_name
+from mvtool.converters.destination import check_destination, check_replaceable, destination_of, partial_of
 from mvtool.converters.inputs import InputSpec
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, StageEvent
@@ -138,12 +139,14 @@ def convert(
     """
     tell: Listener = listener or (lambda event: None)
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels)
+    if out is not None:
+        check_destination(destination_of(out, ""))
     with _stage(tell, "load"):
         source = _load(model, weights, kwargs, gate, num_classes, labels)
+    destination = destination_of(out, source.info.name)
+    check_destination(destination)
     with _stage(tell, "capture"), single_threaded_torch():
         program = _capture(source, inputs, states, preprocessing)
-    destination = Path(out) if out is not None else Path("build") / program.info.name
-    _refuse_foreign_folder(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.work-", dir=destination.parent) as work:
         staging = Path(work) / "build"
@@ -245,16 +248,6 @@ def _plain_pictures(spec: InputSpec) -> Preprocessing:
     return Preprocessing(resize_short_side=min(height, width), crop=(height, width))
 
 
-def _refuse_foreign_folder(destination: Path) -> None:
-    """Never replace a folder that is not a build."""
-    if destination.exists() and not (destination / "manifest.json").exists() and any(_entries(destination)):
-        raise UsageError(f"{destination} exists and is not a build folder. Give another --out, or remove it.")
-
-
-def _entries(path: Path) -> Iterator[Path]:
-    return path.iterdir() if path.is_dir() else iter([path])
-
-
 def _run_jobs(
     request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener
 ) -> dict[str, Outcome]:
@@ -316,11 +309,8 @@ def _finish(
     with _stage(tell, "golden"), single_threaded_torch():
         assemble(source, program, staging, results, request.options)
     # What cannot be complete does not replace what may be.
-    place = (
-        destination
-        if not failures or not destination.exists()
-        else destination.with_name(f"{destination.name}.partial")
-    )
+    place = partial_of(destination) if failures and destination.exists() else destination
+    check_replaceable(place)
     with atomic_path(place) as partial:
         shutil.move(staging, partial)
     if failures:
