@@ -24,38 +24,57 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the place of `target` when the block ends well.
 
     The block may create a file or a folder at the yielded path. If it raises, or creates nothing,
-    `target` is left as it was and the partial result is removed.
+    `target` is left as it was and the partial result is removed. Where `target` is a symbolic link, the link stays
+    and what it points at is replaced.
 
     Raises:
         FileNotFoundError: The block ended without creating anything.
+        OSError: The file system refused; the error names a file.
     """
-    target = Path(target)
+    name, target = Path(target).name, Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    partial = holder / target.name
+    partial, aside = holder / name, holder / f"{name}.previous"
     try:
         yield partial
         if not partial.exists():
             raise FileNotFoundError(f"Nothing was written for {target}.")
-        _take_place(partial, target, holder)
+        _take_place(partial, target, aside)
+    except OSError as error:
+        # A full disk is reported by `write`, which knows no name.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
+        _restore(aside, target)
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _take_place(partial: Path, target: Path, holder: Path) -> None:
-    """Move `partial` to `target`; a folder that stands there is moved into `holder` first."""
+def _take_place(partial: Path, target: Path, aside: Path) -> None:
+    """Move `partial` to `target`; where one of them is a folder, what stands there is moved to `aside` first."""
     _sync(partial)
-    if not (target.is_dir() and not target.is_symlink()):
-        partial.replace(target)
+    # POSIX renames a folder only onto an empty one.
+    if target.exists() and (target.is_dir() or partial.is_dir()):
+        target.replace(aside)
+    partial.replace(target)
+
+
+def _restore(aside: Path, target: Path) -> None:
+    """Move `aside` back if nothing took the place of `target`: after an error or an interrupt between the two moves.
+
+    Raises:
+        OSError: It cannot be moved back; it is left where the message says.
+    """
+    if not os.path.lexists(aside) or os.path.lexists(target):
         return
-    # POSIX renames a folder only onto an empty one, so the old one steps aside and comes back on failure.
-    aside = holder / "previous"
-    target.replace(aside)
     try:
-        partial.replace(target)
-    except OSError:
         aside.replace(target)
-        raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; the previous {target.name} is whole and lies here, move it back",
+            str(aside),
+        ) from error
 
 
 def _sync(path: Path) -> None:

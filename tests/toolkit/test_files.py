@@ -51,6 +51,106 @@ def test_folder_takes_the_place_of_a_full_folder(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
 
 
+def replace_folder(target: Path) -> None:
+    with atomic_path(target) as partial:
+        partial.mkdir()
+        (partial / "inner").write_bytes(b"new")
+
+
+def fail_at_move(monkeypatch: pytest.MonkeyPatch, failures: dict[int, BaseException], late: bool = False) -> None:
+    """Let the n-th move of a test, from 1, raise; `late` after it was done, as an interrupt may come."""
+    moves = iter(range(1, 100))
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        number = next(moves)
+        if number in failures and not late:
+            raise failures[number]
+        moved = original(self, target)
+        if number in failures:
+            raise failures[number]
+        return moved
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), OSError(5, "I/O error")], ids=repr)
+@pytest.mark.parametrize(("number", "late"), [(1, False), (1, True), (2, False)])
+@pytest.mark.parametrize("name", ["target", "previous"])
+def test_an_interrupt_between_the_moves_keeps_the_old_folder(
+    name: str, number: int, late: bool, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / name
+    target.mkdir()
+    (target / "inner").write_bytes(b"old")
+    fail_at_move(monkeypatch, {number: error}, late)
+    with pytest.raises(type(error)):
+        replace_folder(target)
+    assert (target / "inner").read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_an_interrupt_after_the_moves_keeps_the_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "target").mkdir()
+    fail_at_move(monkeypatch, {2: KeyboardInterrupt()}, late=True)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(tmp_path / "target")
+    assert (tmp_path / "target" / "inner").read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("second", [OSError(13, "Permission denied"), KeyboardInterrupt()], ids=repr)
+def test_what_cannot_be_moved_back_is_not_deleted(
+    second: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "inner").write_bytes(b"old")
+    fail_at_move(monkeypatch, {2: KeyboardInterrupt(), 3: second})
+    with pytest.raises(type(second)) as caught:
+        replace_folder(target)
+    (kept,) = tmp_path.glob(".target.partial-*/target.previous")
+    assert (kept / "inner").read_bytes() == b"old"
+    if isinstance(second, OSError):
+        assert "move it back" in str(caught.value)
+        assert str(kept) in str(caught.value)
+
+
+def test_a_folder_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    replace_folder(tmp_path / "target")
+    assert (tmp_path / "target" / "inner").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing"])
+def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path: Path, kind: str) -> None:
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    if kind == "folder":
+        real.mkdir()
+        (real / "old").touch()
+        replace_folder(link)
+        assert [entry.name for entry in real.iterdir()] == ["inner"]
+    else:
+        if kind == "file":
+            real.write_bytes(b"old")
+        write_atomic(link, b"new")
+        assert real.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert [entry.name for entry in real.parent.iterdir()] == ["real"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_told_with_the_name_of_the_target(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device.*target"),
+        atomic_path(tmp_path / "target"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+
+
 def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "target"):
         pass
