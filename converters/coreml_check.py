@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mvtool.errors import ConversionError, RuntimeLoadError
-from mvtool.ports import AnyArray, InputPort, PortManifest, Precision, TensorPort
+from mvtool.ports import AnyArray, InputPort, PortManifest, Precision, TensorPort, contiguous
 from mvtool.program import StreamProgram
 
 # Largest mean |difference| of a tensor over its largest |value|. fp32: rounding of sums in another order. fp16:
@@ -108,7 +108,7 @@ def _real(port: TensorPort, stored: AnyArray, graph: TensorPort) -> object:
         offset = (stored.astype(np.int32) - port.quantization.zero_point).astype(np.float32)
         real = offset * np.float32(port.quantization.scale)
     dtype = "float32" if graph.quantization is not None else graph.dtype
-    return torch.from_numpy(np.ascontiguousarray(real)).to(getattr(torch, dtype))
+    return torch.from_numpy(contiguous(real)).to(getattr(torch, dtype))
 
 
 def _difference(got: AnyArray, expected: AnyArray) -> float:

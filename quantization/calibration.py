@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvtool.errors import ConversionError, VideoError
-from mvtool.ports import AnyArray, Preprocessing, Quantization, TensorPort
+from mvtool.ports import AnyArray, Preprocessing, Quantization, TensorPort, contiguous
 from mvtool.program import StreamProgram
 
 Step = tuple[NDArray[np.float32], ...]
@@ -188,7 +188,7 @@ def graph_step(program: StreamProgram) -> Callable[[Sequence[AnyArray]], list[An
     def run(arrays: Sequence[AnyArray]) -> list[AnyArray]:
         ports = program.input_ports
         given = arrays if lowered else [p.decode(a) for p, a in zip(ports, arrays, strict=True)]
-        result = module(*(torch.from_numpy(np.ascontiguousarray(a)) for a in given))
+        result = module(*(torch.from_numpy(contiguous(a)) for a in given))
         tensors = (result,) if isinstance(result, torch.Tensor) else tuple(result)
         # A copy, because an output may be a view of an input or of a later-reused buffer.
         found = [t.detach().numpy().copy() for t in tensors]

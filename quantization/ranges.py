@@ -24,7 +24,6 @@ def observe(program: StreamProgram, graph: torch.fx.GraphModule, calibration: Ca
     Raises:
         ConversionError: A tensor is not finite.
     """
-    import numpy as np
     import torch
 
     extremes: dict[str, Any] = {}
@@ -45,7 +44,7 @@ def observe(program: StreamProgram, graph: torch.fx.GraphModule, calibration: Ca
     skipped = len(program.outputs)
     with torch.no_grad():
         for clip in calibration.clips:
-            states = [torch.from_numpy(np.ascontiguousarray(array)) for array in program.initial_ports()]
+            states = [torch.from_numpy(array) for array in program.initial_ports()]
             for step in clip:
                 frames = [torch.from_numpy(port.encode(a)) for port, a in zip(program.inputs, step, strict=True)]
                 states = list(observer.run(*frames, *states))[skipped:]

@@ -193,6 +193,25 @@ class Background(nn.Module):
         return self.head(F.silu(self.conv(motion)).amax(dim=(2, 3)))
 
 
+class CountedMean(nn.Module):
+    """The mean over all steps so far; the number of steps is a buffer without axes, `torch.tensor(0.0)`."""
+
+    n: Tensor
+    mean: Tensor
+
+    def __init__(self, features: int = 12, classes: int = 5) -> None:
+        super().__init__()
+        self.enter = nn.Linear(features, 8)
+        self.head = nn.Linear(8, classes)
+        self.register_buffer("n", torch.tensor(0.0))
+        self.register_buffer("mean", torch.zeros(1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n += 1
+        self.mean += (F.relu(self.enter(x)) - self.mean) / self.n
+        return self.head(self.mean)
+
+
 @dataclass(frozen=True)
 class ForeignModel:
     """A model with what a user would tell `mvtool convert` about it.
@@ -251,5 +270,6 @@ FOREIGN_MODELS: tuple[ForeignModel, ...] = (
         (("state.0", "output_1_0"), ("state.1", "output_1_1")),
     ),
     ForeignModel("shift_net", ShiftNet, (InputSpec(None, (1, 3, 24, 24)),), ("blocks_0_shifted", "blocks_1_shifted")),
+    ForeignModel("counted_mean", CountedMean, (InputSpec(None, (1, 12)),), ("n", "mean")),
     ForeignModel("background", Background, (InputSpec(None, (1, 3, 10, 10)),), ("background", "previous")),
 )

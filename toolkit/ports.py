@@ -32,6 +32,16 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 AnyArray = NDArray[Any]
 
 
+def contiguous(array: AnyArray) -> AnyArray:
+    """`array` in C order, copied where it is not; `np.ascontiguousarray` would give a scalar an axis.
+
+    Example:
+        >>> contiguous(np.zeros(())).shape
+        ()
+    """
+    return np.asarray(array, order="C")
+
+
 class Runtime(StrEnum):
     """Runtime that executes an artifact."""
 
@@ -129,7 +139,7 @@ class TensorPort(Document):
             # float32 division, as the runtimes do it: 255 camera levels come back exactly.
             steps = np.rint(port.astype(np.float32) / np.float32(self.quantization.scale))
             port = np.clip(steps + self.quantization.zero_point, info.min, info.max)
-        return np.ascontiguousarray(port.astype(self.dtype))
+        return contiguous(port.astype(self.dtype))
 
     def decode(self, stored: AnyArray) -> AnyArray:
         """Turn what the artifact gives into a tensor of the trained model.

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mvtool.errors import ManifestError
-from mvtool.ports import AnyArray, PortManifest, Quantization, StateBinding, TensorPort
+from mvtool.ports import AnyArray, PortManifest, Quantization, StateBinding, TensorPort, contiguous
 
 
 class Executable(Protocol):
@@ -141,7 +141,7 @@ def _checked(binding: StateBinding, array: AnyArray) -> AnyArray:
         raise ManifestError(
             f"State {binding.state!r} got {array.dtype} of shape {array.shape}, expected {port.dtype} of {port.shape}."
         )
-    return np.ascontiguousarray(array)
+    return contiguous(array)
 
 
 def _stored(port: TensorPort, results: Sequence[AnyArray]) -> AnyArray:

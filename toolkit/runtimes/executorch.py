@@ -13,11 +13,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
-from mvtool.ports import AnyArray, PortManifest
+from mvtool.ports import AnyArray, PortManifest, contiguous
 from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
 from mvtool.runtimes.native_log import NativeLog, native_log
 
@@ -56,7 +54,7 @@ class ExecuTorchExecutable:
     def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
         """Execute one step; the runtime clones its outputs."""
         # The runtime computes with what an earlier call left when it is given too few inputs.
-        tensors = tuple(self._torch.from_numpy(np.ascontiguousarray(array)) for array in inputs)
+        tensors = tuple(self._torch.from_numpy(contiguous(array)) for array in inputs)
         # Delegates are prepared in the first step; later ones log nothing.
         log = NativeLog()
         try:

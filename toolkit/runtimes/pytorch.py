@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from mvtool.errors import RuntimeLoadError
 from mvtool.extras import require
-from mvtool.ports import AnyArray, Precision, Runtime
+from mvtool.ports import AnyArray, Precision, Runtime, contiguous
 from mvtool.program import StreamProgram
 from mvtool.runtimes.base import PortSession
 
@@ -48,7 +46,7 @@ class TorchExecutable:
         """Execute the graph; arrays in and out have the shapes of the ports."""
         torch = self._torch
         tensors = [
-            torch.from_numpy(np.ascontiguousarray(array)).reshape(shape).clone()
+            torch.from_numpy(contiguous(array)).reshape(shape).clone()
             for array, shape in zip(inputs, self._shapes, strict=True)
         ]
         try:

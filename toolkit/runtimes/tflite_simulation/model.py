@@ -141,7 +141,8 @@ def _indices(array: Any) -> tuple[int, ...]:
 def _tensor(root: Any, tensor: Any, data: bytes) -> Tensor:
     shape = tuple(int(n) for n in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
     dtype = DTYPES.get(tensor.Type(), f"type {tensor.Type()}")
-    raw = _bytes(root.Buffers(tensor.Buffer()), data)
+    # The shape of a scalar, operand of its RESHAPE, is a constant without elements and so without bytes.
+    raw = b"" if 0 in shape else _bytes(root.Buffers(tensor.Buffer()), data)
     value = None if raw is None else np.frombuffer(raw, dtype=dtype).reshape(shape)
     scales = zeros = None
     axis = 0
