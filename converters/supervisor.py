@@ -24,7 +24,8 @@ from mvtool.converters.jobs import JOB_FILE, LOG_FILE, RESULT_FILE, Job, JobResu
 from mvtool.converters.progress import Listener, StageEvent
 
 LOG_TAIL_LINES = 12
-WORKER = (sys.executable, "-m", "mvtool.converters.worker")
+# -P: a `random.py` in the folder where the user works must not take the place of Python's own.
+WORKER = (sys.executable, "-P", "-m", "mvtool.converters.worker")
 _STARTING = "start"
 
 

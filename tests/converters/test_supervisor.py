@@ -14,6 +14,7 @@ from interrupts import interruptible_children
 
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import StageEvent
+from mvtool.converters.supervisor import WORKER as REAL_WORKER
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
 from mvtool.ports import Precision, Runtime
 
@@ -50,6 +51,14 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def ends(pid: int, within_s: float = 10.0) -> bool:
+    """Whether a process that was killed is gone; the kernel may take a moment to end it."""
+    deadline = time.monotonic() + within_s
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
 
 
 @pytest.fixture
@@ -113,7 +122,18 @@ def test_a_hang_ends_at_the_stage_timeout_with_everything_it_started(worker: lis
     assert "--stage-timeout" in failure.message
     assert time.monotonic() - began < 20
     for mark in (tmp_path / "jobs" / "bad").glob("pid*"):
-        assert not alive(int(mark.name[3:]))
+        assert ends(int(mark.name[3:]))
+
+
+def test_modules_in_the_users_folder_do_not_replace_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("random", "queue", "pickle", "inspect"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the folder of the user')")
+    monkeypatch.chdir(tmp_path)
+    outcomes, _ = run(list(REAL_WORKER), tmp_path, {"bad": "no/such/program"})
+    failure = outcomes["bad"]
+    assert isinstance(failure, JobFailure)
+    assert failure.stage == "load"
+    assert "no/such/program" in failure.message
 
 
 def test_what_needs_a_failed_job_is_not_tried(worker: list[str], tmp_path: Path) -> None:
@@ -147,4 +167,4 @@ Supervisor(Path({str(tmp_path / "jobs")!r}), 1, 60.0, lambda event: print("stage
     marks = list((tmp_path / "jobs" / "bad").glob("pid*"))
     assert marks
     for mark in marks:
-        assert not alive(int(mark.name[3:]))
+        assert ends(int(mark.name[3:]))

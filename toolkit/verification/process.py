@@ -48,7 +48,8 @@ class Worker:
         self.timeout_s = timeout_s
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mvtool.verification.worker"],
+            # -P: modules in the folder where the user works must not take the place of Python's own.
+            [sys.executable, "-P", "-m", "mvtool.verification.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
