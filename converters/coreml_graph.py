@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mvtool.errors import ConversionError
+from mvtool.ports import StateForm
 from mvtool.program import StreamProgram
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def prepared(program: StreamProgram) -> ExportedProgram:
 def accumulators(program: StreamProgram, exported: ExportedProgram) -> frozenset[str]:
     """Names of the states that add up over the whole stream.
 
-    Such a state is a vector (no more than one axis longer than 1) that reaches its own next value
-    through element-wise arithmetic alone: running means, sums, counters, gated averages.
+    Such a state is a running mean or a vector (no more than one axis longer than 1) that reaches its own
+    next value through element-wise arithmetic alone: running means, sums, counters, gated averages.
 
     Args:
         program: Names the states.
@@ -57,7 +58,7 @@ def accumulators(program: StreamProgram, exported: ExportedProgram) -> frozenset
     return frozenset(
         state.logical.name
         for state, source, result in zip(program.states, sources, results, strict=True)
-        if sum(size > 1 for size in state.input.shape) <= 1
+        if (state.form is StateForm.MEAN or sum(size > 1 for size in state.input.shape) <= 1)
         and state.input.dtype == "float32"
         and _reaches(nodes[str(source)], nodes[str(result)])
     )

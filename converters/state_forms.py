@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,15 +14,26 @@ from mvtool.ports import StateForm
 from mvtool.streaming.state import StateInfo
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.fx import Node
 
 _aten = torch.ops.aten
 # The value torch.export writes for "to the end" of a slice.
 _END = 2**63 - 1
+SLOW = 0.5
+"""An average that keeps more than this share of its value in a step moves by less than it is rounded to in int8."""
+_SHAPES = frozenset(
+    {"clone", "alias", "view", "reshape", "unsqueeze", "squeeze", "expand", "clamp", "minimum", "maximum"}
+)
 
 
 def describe_state(
-    source: str, before: Node, after: Node, declared: StateInfo | None, frames_per_step: int
+    source: str,
+    before: Node,
+    after: Node,
+    declared: StateInfo | None,
+    frames_per_step: int,
+    constants: Mapping[Node, Tensor] | None = None,
 ) -> StateInfo:
     """Describe a state by its declaration, or else by the way the graph updates it.
 
@@ -30,6 +43,7 @@ def describe_state(
         after: Node of the next state.
         declared: What the module itself says.
         frames_per_step: Video frames that one call consumes.
+        constants: Values of the placeholders of weights.
     """
     if declared is not None:
         return declared
@@ -39,6 +53,11 @@ def describe_state(
         return StateInfo(f"the last {fifo.size} entries of axis {fifo.axis}, oldest first", StateForm.FIFO, frames)
     if _is_counter(before, after):
         return StateInfo("a counter of steps", StateForm.COUNTER, None)
+    if before.meta["val"].dtype.is_floating_point:
+        kept = _Kept(before, constants or {}).share(after)
+        if kept is not None and not abs(kept) <= SLOW:
+            share = "a share" if math.isnan(kept) else f"{kept:.3g}"
+            return StateInfo(f"a running sum or average that keeps {share} of its value in a step", StateForm.MEAN)
     return StateInfo(f"the value of {source} after the step before", StateForm.OPAQUE, None)
 
 
@@ -102,3 +121,78 @@ def _is_counter(before: Node, after: Node) -> bool:
         and before in node.args
         and all(isinstance(argument, int | float) for argument in node.args if argument is not before)
     )
+
+
+class _Kept:
+    """How much of a state its next value keeps, where that does not depend on the model's inputs."""
+
+    def __init__(self, before: Node, constants: Mapping[Node, Tensor]) -> None:
+        self._before = before
+        self._constants = constants
+        self._shares: dict[Node, float | None] = {before: 1.0}
+
+    def share(self, node: object) -> float | None:
+        """The factor of the state in `node`; None if there is no such factor, not a number if its size is unknown."""
+        if not hasattr(node, "op"):
+            return 0.0
+        if node not in self._shares:
+            self._shares[node] = self._computed(node)  # type: ignore[index, arg-type]
+        return self._shares[node]  # type: ignore[index]
+
+    def _computed(self, node: Node) -> float | None:
+        if node.op != "call_function":
+            return 0.0
+        shares = [self.share(source) for source in node.all_input_nodes]
+        if all(share == 0.0 for share in shares):
+            return 0.0
+        packet = getattr(node.target, "overloadpacket", None)
+        name = "" if packet is None else packet.__name__
+        first, *others = (*node.args, None)
+        if name in ("add", "sub", "rsub"):
+            step = self._constant(node.kwargs.get("alpha", 1))
+            signs = {"add": (1.0, step), "sub": (1.0, -step), "rsub": (-step, 1.0)}[name]
+            return _sum([self.share(first), self.share(others[0])], signs)
+        if name in ("mul", "div"):
+            if self.share(others[0]) == 0.0:
+                return _times(self.share(first), self._constant(others[0]), inverse=name == "div")
+            return (
+                _times(self.share(others[0]), self._constant(first))
+                if name == "mul" and not self.share(first)
+                else None
+            )
+        if name == "neg":
+            return _times(self.share(first), -1.0)
+        if name == "lerp":
+            weight = self._constant(others[1])
+            return _sum([self.share(first), self.share(others[0])], (1.0 - weight, weight))
+        return self.share(first) if name in _SHAPES else None
+
+    def _constant(self, value: object) -> float:
+        """A number that does not depend on the inputs; infinite for one that does, not a number if it is unknown."""
+        if isinstance(value, int | float):
+            return float(value)
+        if not hasattr(value, "op"):
+            return math.inf
+        node: Node = value  # type: ignore[assignment]
+        if node in self._constants:
+            return float(self._constants[node].detach().float().mean())
+        return math.nan if self._is_free_of_inputs(node) else math.inf
+
+    def _is_free_of_inputs(self, node: Node) -> bool:
+        """Whether weights and single numbers of the stream's position, such as a frame counter, decide `node`."""
+        if node.op == "placeholder":
+            return node in self._constants or math.prod(node.meta["val"].shape) == 1
+        return all(self._is_free_of_inputs(source) for source in node.all_input_nodes)
+
+
+def _sum(shares: list[float | None], signs: tuple[float, float]) -> float | None:
+    parts = [_times(share, sign) for share, sign in zip(shares, signs, strict=True)]
+    return None if None in parts else math.fsum(part for part in parts if part is not None)
+
+
+def _times(share: float | None, factor: float, inverse: bool = False) -> float | None:
+    if share == 0.0:
+        return 0.0
+    if share is None or math.isinf(factor) or (inverse and factor == 0.0):
+        return None
+    return share / factor if inverse else share * factor

@@ -104,6 +104,7 @@ def wire(exported: ExportedProgram, wiring: Wiring, info: ModelInfo) -> Wired:
     inputs = [(position, name) for position, name in zip(used, _input_names(wiring.plan, used, names), strict=True)]
     outputs = _outputs(wiring, info, names)
     states = _states(wiring, places, names)
+    constants = _constants(exported, wiring.ends)
     _check(wiring, inputs, outputs, states)
     step = wiring.rollout.steps[0]
     program = assemble(
@@ -120,7 +121,9 @@ def wire(exported: ExportedProgram, wiring: Wiring, info: ModelInfo) -> Wired:
             exported=program,
             info=info,
             inputs=tuple(_input_port(wiring.plan, name, p, index) for index, (p, name) in enumerate(inputs)),
-            states=tuple(_state_spec(wiring, info, s, len(inputs) + i, len(outputs) + i) for i, s in enumerate(states)),
+            states=tuple(
+                _state_spec(wiring, info, s, constants, len(inputs) + i, len(outputs) + i) for i, s in enumerate(states)
+            ),
             outputs=tuple(_output_port(name, node, index) for index, (name, node, _) in enumerate(outputs)),
         ),
         inputs=tuple(Origin(input=position) for position, _ in inputs),
@@ -239,9 +242,23 @@ def _output_port(name: str, node: Node, position: int) -> OutputPort:
     return OutputPort(**_tensor_fields(name, position, node.meta["val"]), meaning=LOGITS if name == LOGITS else "")
 
 
-def _state_spec(wiring: Wiring, info: ModelInfo, state: _State, position: int, next_position: int) -> StateSpec:
+def _constants(exported: ExportedProgram, ends: Ends) -> dict[Node, Tensor]:
+    """Values of the placeholders of weights."""
+    values = {**exported.constants, **exported.state_dict}
+    return {
+        node: values[str(entry.target)]
+        for node, entry in ends.weights
+        if isinstance(values.get(str(entry.target)), Tensor)
+    }
+
+
+def _state_spec(
+    wiring: Wiring, info: ModelInfo, state: _State, constants: Mapping[Node, Tensor], position: int, next_position: int
+) -> StateSpec:
     declared = wiring.declared.get(state.loop.source)
-    known = describe_state(state.loop.source, state.loop.before, state.loop.after, declared, info.frames_per_step)
+    known = describe_state(
+        state.loop.source, state.loop.before, state.loop.after, declared, info.frames_per_step, constants
+    )
     fields = _tensor_fields(state.name, position, state.initial)
     return StateSpec(
         logical=LogicalState(

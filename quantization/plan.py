@@ -7,7 +7,7 @@ such values form a *group*, found by union-find, and a group's range is the unio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import Range, affine
 from mvtool.quantization.policy import (
     CLAMP_OPERATORS,
+    FLOAT_FORMS,
     Kernel,
     int8_inputs,
     int8_states,
@@ -59,10 +60,12 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
         ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
     """
     graph = module.graph
+    updates = _float_updates(program, graph)
     int8_nodes = {node for node in graph.nodes if _computes_int8(node)}
     ends = _int8_ends(program, graph)
     # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
+    int8_nodes -= updates
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
     stored = (int8_nodes | ends) - fused
     groups = _groups(program, graph, stored, int8_nodes)
@@ -161,6 +164,26 @@ def _int8_ends(program: StreamProgram, graph: Graph) -> set[Node]:
     pairs = (*zip(program.input_ports, port_nodes(graph), strict=True),)
     results = (*zip(program.output_ports, result_nodes(graph), strict=True),)
     return {node for port, node in (*pairs, *results) if port.name in names}
+
+
+def _float_updates(program: StreamProgram, graph: Graph) -> set[Node]:
+    """What leads from a state that stays float to its next value: in int8 the increments would be lost there."""
+    places, results = port_nodes(graph)[len(program.inputs) :], result_nodes(graph)[len(program.outputs) :]
+    updates: set[Node] = set()
+    # State by state: one layer's mean leads to the next layer's, through all that lies between.
+    for state, before, after in zip(program.states, places, results, strict=True):
+        if state.form in FLOAT_FORMS:
+            updates |= _reached(before, lambda node: node.users) & _reached(after, lambda node: node.all_input_nodes)
+    return updates
+
+
+def _reached(start: Node, neighbours: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    found, open_ends = {start}, [start]
+    while open_ends:
+        new = [node for node in neighbours(open_ends.pop()) if node not in found]
+        found.update(new)
+        open_ends += new
+    return found
 
 
 def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes: set[Node]) -> Iterable[list[Node]]:

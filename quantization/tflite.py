@@ -15,7 +15,7 @@ from mvtool.errors import ConversionError
 from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
-from mvtool.quantization.policy import int8_inputs, int8_states
+from mvtool.quantization.policy import FLOAT_FORMS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
 from mvtool.quantization.tflite_domains import decide
 from mvtool.quantization.tflite_ranges import observe
@@ -69,7 +69,7 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     inputs = {i: ports[p.name] for i, p in enumerate(program.input_ports) if p.name in ports}
     outputs = {i: ports[p.name] for i, p in enumerate(program.output_ports) if p.name in ports}
     pinned = {graph.inputs[i]: q for i, q in inputs.items()} | {graph.outputs[i]: q for i, q in outputs.items()}
-    domains = decide(graph, frozenset(pinned))
+    domains = decide(graph, frozenset(pinned), _float_states(graph, program))
     scales = assign(graph, domains, observed, pinned)
     Rewriter(graph, domains, scales, inputs, outputs).run()
     refuse(violations(graph), program.info.name)
@@ -77,6 +77,16 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     left = [f"{count} x {reason}" for reason, count in sorted(domains.left.items())]
     left += [f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph)]
     return Quantized(graph, ports, tuple(left))
+
+
+def _float_states(graph: Graph, program: StreamProgram) -> list[tuple[int, int]]:
+    """Tensors at both ends of the states whose float value is the point."""
+    first_in, first_out = len(program.inputs), len(program.outputs)
+    return [
+        (graph.inputs[first_in + number], graph.outputs[first_out + number])
+        for number, state in enumerate(program.states)
+        if state.form in FLOAT_FORMS
+    ]
 
 
 def port_parameters(program: StreamProgram, ranges: Mapping[str, Range]) -> dict[str, Quantization]:

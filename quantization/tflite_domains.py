@@ -8,6 +8,7 @@ are those whose one-operator int8 models were fully delegated (ai-edge-litert 2.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,16 +71,22 @@ class Domains:
         return id(operator) in self.int8
 
 
-def decide(graph: Graph, int8_ports: frozenset[int]) -> Domains:
+def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tuple[int, int]] = ()) -> Domains:
     """Decide for every operator.
 
     Args:
         graph: A float graph.
         int8_ports: Tensors of the ports that are int8.
+        float_states: Input and output tensor of the states that stay float; in int8 their increments would be lost,
+            so what leads from one to the other computes in float.
     """
     chosen: set[int] = set()
     left: Counter[str] = Counter()
+    # State by state: one layer's mean leads to the next layer's, through all that lies between.
+    updates = {operator for before, after in float_states for operator in _update(graph, before, after)}
     for operator in graph.operators:
+        if id(operator) in updates:
+            continue
         tensors = data_tensors(graph, operator)
         if not tensors or not any(is_feature_map(graph.shape(t)) for t in tensors):
             continue
@@ -89,6 +96,21 @@ def decide(graph: Graph, int8_ports: frozenset[int]) -> Domains:
         else:
             left[f"{graph.kind(operator)}: {reason}"] += 1
     return Domains(frozenset(chosen - _pointless(graph, chosen, int8_ports)), left)
+
+
+def _update(graph: Graph, before: int, after: int) -> set[int]:
+    """Identities of the operators between a state and its next value."""
+    ahead, behind = {before}, {after}
+    forward, backward = set(), set()
+    for operator in graph.operators:
+        if ahead & {int(t) for t in operator.inputs}:
+            ahead.update(int(t) for t in operator.outputs)
+            forward.add(id(operator))
+    for operator in reversed(graph.operators):
+        if behind & {int(t) for t in operator.outputs}:
+            behind.update(int(t) for t in operator.inputs if t >= 0)
+            backward.add(id(operator))
+    return forward & backward
 
 
 def data_tensors(graph: Graph, operator: Any) -> list[int]:

@@ -340,7 +340,7 @@ def test_queues_and_counters_are_recognised() -> None:
     tcn = capture(FOREIGN_MODELS[2].build(), FOREIGN_MODELS[2].inputs, INFO).states
     assert [(s.form, s.logical.frames_held) for s in tcn] == [(StateForm.FIFO, n) for n in (2, 4, 8)]
     counter, mean = captured(Mean()).states
-    assert (counter.form, mean.form) == (StateForm.COUNTER, StateForm.OPAQUE)
+    assert (counter.form, mean.form) == (StateForm.COUNTER, StateForm.MEAN)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -81,6 +81,17 @@ class TestDomains:
         graph = build.done([x, z], [y])
         assert [o in decide(graph, frozenset()) for o in graph.operators] == [True, False]
 
+    def test_the_update_of_a_float_state_is_float_and_what_reads_it_is_not(self) -> None:
+        build = Builder()
+        x, one, two = build.tensor("x"), build.tensor("one"), build.tensor("two")
+        fresh = build.add("ADD", [x, x], build.tensor("fresh"), "AddOptions")
+        first = build.add("ADD", [one, fresh], build.tensor("first"), "AddOptions")
+        between = build.add("ADD", [first, x], build.tensor("between"), "AddOptions")
+        second = build.add("ADD", [two, between], build.tensor("second"), "AddOptions")
+        graph = build.done([x, one, two], [first, second])
+        domains = decide(graph, frozenset(), [(one, first), (two, second)])
+        assert [o in domains for o in graph.operators] == [True, False, True, False]
+
     def test_what_has_no_kernel_stays_float_with_the_reason(self) -> None:
         build = Builder()
         x = build.tensor("x")
