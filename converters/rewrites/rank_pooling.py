@@ -1,12 +1,14 @@
 """2D forms of poolings.
 
-An average pool becomes a depthwise convolution with constant weights, times a constant map where the
-window leaves the picture: `avg_pool(count_include_pad=False)` itself is not delegated in TFLite. A 3D pool is
-a 2D pool of every frame followed by a pool over frames.
+An average pool becomes a depthwise convolution with constant weights, times a constant map where windows
+differ in what they count: `avg_pool(count_include_pad=False)` itself is not delegated in TFLite. A 3D pool is
+a 2D pool of every frame followed by a pool over frames. `ceil_mode` becomes cells after the end of an axis:
+zeros that the map does not count, or for a maximum the last cell again.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -14,11 +16,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from mvtool.converters import places
 from mvtool.converters.rewrites.folded import Folded
 from mvtool.converters.rewrites.rank import RankLowering, lowers
 from mvtool.converters.rewrites.rank_convolution import _triple
+from mvtool.errors import ConversionError
 
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a pool along one axis.
+
+    Attributes:
+        size: Cells of the input.
+        kernel: Cells of a window.
+        stride: Cells from one window to the next.
+        padding: Cells before the input and after it.
+        dilation: Cells from one cell of a window to its next.
+        ceil_mode: Keep a last window that reaches past the padding, if it starts before the padding after the input.
+    """
+
+    size: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int = 1
+    ceil_mode: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        room = self.size + 2 * self.padding - self._reach
+        count = room // self.stride + 1
+        if self.ceil_mode and room % self.stride and count * self.stride < self.size + self.padding:
+            count += 1
+        return count
+
+    @property
+    def extra(self) -> int:
+        """Cells after the padding that the last window needs."""
+        return max(0, (self.count - 1) * self.stride + self._reach - self.size - 2 * self.padding)
+
+    def counted(self, with_padding: bool) -> Tensor:
+        """Cells of each window that an average divides by, (count,); those after the padding never are."""
+        border = self.padding if with_padding else 0
+        starts = torch.arange(self.count) * self.stride - self.padding
+        first = starts.clamp(min=-border)
+        last = (starts + self.kernel).clamp(max=self.size + border)
+        return (last - first).float()
+
+    @property
+    def _reach(self) -> int:
+        """Cells from a window's first to its last."""
+        return self.dilation * (self.kernel - 1) + 1
 
 
 @lowers(aten.avg_pool2d.default)
@@ -36,40 +88,51 @@ def avg_pool2d(
     """Average pool as a depthwise convolution."""
     if not isinstance(value, Tensor) or value.dim() != 4:
         return NotImplemented
-    if ceil_mode:
-        lowering.left(node, "ceil_mode lets windows leave the padded picture")
-        return NotImplemented
     lowering.did("average pool as a depthwise convolution")
-    sizes = _pair(kernel)
-    return _average(
-        lowering, node.name, value, sizes, _pair(stride or kernel), _pair(padding), count_include_pad, divisor
-    )
+    axes = _windows_of(value.shape[2:], _pair(kernel), _pair(stride or kernel), _pair(padding), (1, 1), ceil_mode)
+    return _average(lowering, node.name, value, axes, count_include_pad, divisor)
+
+
+def _windows_of(
+    sizes: Any,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil_mode: bool,
+) -> list[Windows]:
+    return [
+        Windows(int(n), k, s, p, d, ceil_mode)
+        for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True)
+    ]
 
 
 def _average(
     lowering: RankLowering,
     name: str,
     frames: Tensor,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
+    axes: list[Windows],
     count_include_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    channels, area = int(frames.shape[1]), kernel[0] * kernel[1]
-    weight = lowering.hold(f"{name}_window", lambda: torch.full((channels, 1, *kernel), 1.0 / (divisor or area)))
-    pooled = F.conv2d(frames, weight, None, stride, padding, 1, channels)
-    if padding == (0, 0) or count_include_pad or divisor:
+    """Average over windows of the last two axes."""
+    height, width = axes
+    channels, area = int(frames.shape[1]), height.kernel * width.kernel
+    shape = (channels, 1, height.kernel, width.kernel)
+    weight = lowering.hold(f"{name}_window", lambda: torch.full(shape, 1.0 / (divisor or area)))
+    if height.extra or width.extra:
+        frames = F.pad(frames, (0, width.extra, 0, height.extra))
+    steps, pads = (height.stride, width.stride), (height.padding, width.padding)
+    pooled = F.conv2d(frames, weight, None, steps, pads, 1, channels)
+    if divisor or all(_is_full(axis, count_include_pad) for axis in axes):
         return pooled
-    size = (int(frames.shape[2]), int(frames.shape[3]))
-    return pooled * lowering.hold(f"{name}_correction", lambda: area / _counts(size, kernel, stride, padding))
+    rows, columns = (axis.counted(count_include_pad) for axis in axes)
+    return pooled * lowering.hold(f"{name}_correction", lambda: area / torch.outer(rows, columns)[None, None])
 
 
-def _counts(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> Tensor:
-    """Cells of the picture in each window, (1, 1, H_out, W_out)."""
-    return F.conv2d(torch.ones(1, 1, *size), torch.ones(1, 1, *kernel), None, stride, padding)
+def _is_full(axis: Windows, count_include_pad: bool) -> bool:
+    """Whether an average over each window divides by the kernel."""
+    return not axis.extra and (count_include_pad or not axis.padding)
 
 
 @lowers(aten.max_pool2d.default)
@@ -87,7 +150,51 @@ def max_pool2d(
     if not isinstance(value, Tensor):
         return NotImplemented
     sizes = (_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation))
-    return aten.max_pool2d.default(value, *sizes, ceil_mode)
+    axes = _windows_of(value.shape[-2:], *sizes, ceil_mode)
+    _refuse_dilated_ceil(node, axes)
+    return _maximum(value, axes)
+
+
+def _refuse_dilated_ceil(node: fx.Node, axes: list[Windows]) -> None:
+    if any(axis.extra and axis.dilation > 1 for axis in axes):
+        raise ConversionError(
+            f"The maximum pool {node.name!r} {places.of_node(node)} has ceil_mode and dilation, and its last window "
+            "reaches past the padding; that has no form on phone runtimes. Use ceil_mode=False, or pad the input "
+            "before the pool."
+        )
+
+
+def _maximum(value: Tensor, axes: list[Windows]) -> Tensor:
+    """Maximum over windows of the last two axes."""
+    apart = any(axis.stride > axis.kernel for axis in axes)
+    if apart and not any(axis.padding and axis.dilation > 1 for axis in axes):
+        # XNNPACK takes no window smaller than its stride, and ExecuTorch has no operator of its own for it.
+        for dim, axis in enumerate(axes, value.dim() - len(axes)):
+            value = _maximum_along(value, dim, axis)
+        return value
+    kernel, stride, padding, dilation = zip(*((a.kernel, a.stride, a.padding, a.dilation) for a in axes), strict=True)
+    for dim, axis in enumerate(axes, value.dim() - len(axes)):
+        value = _with_edges(value, dim, 0, axis.extra)
+    return aten.max_pool2d.default(value, kernel, stride, padding, dilation)  # type: ignore[no-any-return]
+
+
+def _maximum_along(value: Tensor, dim: int, axis: Windows) -> Tensor:
+    """Maximum over windows of one axis, in slices."""
+    if (axis.kernel, axis.stride) == (1, 1):
+        return value
+    value = _with_edges(value, dim, axis.padding, axis.padding + axis.extra)
+    return reduce(torch.maximum, _cells(value, dim, axis))
+
+
+def _with_edges(value: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """Repeat the first and the last cell of an axis.
+
+    A window that reaches past an edge holds the cell there already, so its maximum stays. Minus infinity would do
+    the same, and int8 has none. This holds without dilation only.
+    """
+    size = int(value.shape[dim])
+    first, last = aten.slice.Tensor(value, dim, 0, 1), aten.slice.Tensor(value, dim, size - 1, size)
+    return torch.cat([*[first] * before, value, *[last] * after], dim) if before or after else value
 
 
 @lowers(aten.avg_pool3d.default)
@@ -105,19 +212,22 @@ def avg_pool3d(
     """3D average pool: every frame, then over frames."""
     if not isinstance(value, Folded):
         return NotImplemented
-    window, steps, pads = _triple(kernel), _triple(stride or kernel), _triple(padding)
-    if ceil_mode or divisor or (pads[0] and not count_include_pad):
-        lowering.left(node, "ceil_mode, divisor_override or uncounted padding in time has no 2D form here")
-        return NotImplemented
     lowering.did("3D average pool as 2D pool and mean over frames")
     frames = value.canonical()
-    if window[1:] != (1, 1) or steps[1:] != (1, 1):
-        frames = _average(lowering, node.name, frames, window[1:], steps[1:], pads[1:], count_include_pad, None)
-    if window[0] == 1 and steps[0] == 1:
-        return Folded(frames)
-    if pads[0]:
-        frames = F.pad(frames, (0, 0, 0, 0, 0, 0, pads[0], pads[0]))
-    return Folded(reduce(torch.add, _windows(frames, window[0], steps[0])) * (1.0 / window[0]))
+    sizes = (_triple(kernel), _triple(stride or kernel), _triple(padding), (1, 1, 1))
+    time, *picture = _windows_of(value.shape[2:], *sizes, ceil_mode)
+    in_picture = any((axis.kernel, axis.stride) != (1, 1) for axis in picture)
+    if in_picture:
+        frames = _average(lowering, node.name, frames, picture, count_include_pad, divisor)
+    if (time.kernel, time.stride) != (1, 1):
+        frames = F.pad(frames, (0, 0, 0, 0, 0, 0, time.padding, time.padding + time.extra))
+        frames = reduce(torch.add, _cells(frames, 0, time))
+    # The convolution over the picture has divided already.
+    whole = (1 if in_picture else divisor) if divisor else time.kernel
+    if divisor or _is_full(time, count_include_pad):
+        return Folded(frames if whole == 1 else frames * (1.0 / whole))
+    share = lowering.hold(f"{node.name}_share", lambda: 1.0 / time.counted(count_include_pad).reshape(-1, 1, 1, 1))
+    return Folded(frames * share)
 
 
 @lowers(aten.max_pool3d.default, aten.max_pool3d_with_indices.default)
@@ -134,20 +244,17 @@ def max_pool3d(
     """3D maximum pool: every frame, then over frames."""
     if not isinstance(value, Folded):
         return NotImplemented
-    window, steps, pads = _triple(kernel), _triple(stride or kernel), _triple(padding)
-    if ceil_mode or _triple(dilation) != (1, 1, 1):
-        lowering.left(node, "ceil_mode or dilation in a maximum pool has no 2D form here")
+    sizes = (_triple(kernel), _triple(stride or kernel), _triple(padding), _triple(dilation))
+    time, *picture = axes = _windows_of(value.shape[2:], *sizes, ceil_mode)
+    _refuse_dilated_ceil(node, axes)
+    if time.dilation > 1 and time.padding:
+        lowering.left(node, "a maximum pool with padding and dilation in time has no 2D form")
         return NotImplemented
     lowering.did("3D maximum pool as 2D pool and maximum over frames")
     frames = value.canonical()
-    if window[1:] != (1, 1) or steps[1:] != (1, 1):
-        frames = F.max_pool2d(frames, window[1:], steps[1:], pads[1:])
-    if pads[0]:
-        # Repeating the edge frame gives the same maximum as minus infinity, and int8 has no infinity.
-        first, last = frames[:1], frames[-1:]
-        frames = torch.cat([first] * pads[0] + [frames] + [last] * pads[0])
-    if window[0] > 1 or steps[0] > 1:
-        frames = reduce(torch.maximum, _windows(frames, window[0], steps[0]))
+    if any((axis.kernel, axis.stride) != (1, 1) for axis in picture):
+        frames = _maximum(frames, picture)
+    frames = _maximum_along(frames, 0, time)
     result = Folded(frames)
     return result if node.target is aten.max_pool3d.default else (result, None)
 
@@ -173,10 +280,10 @@ def adaptive_avg_pool3d(lowering: RankLowering, node: fx.Node, value: Any, size:
     return avg_pool3d(lowering, node, Folded(frames), rest)
 
 
-def _windows(frames: Tensor, window: int, step: int) -> list[Tensor]:
-    """For each place in the window, the frames that stand there."""
-    count = (frames.shape[0] - window) // step + 1
-    return [aten.slice.Tensor(frames, 0, k, k + (count - 1) * step + 1, step) for k in range(window)]
+def _cells(value: Tensor, dim: int, axis: Windows) -> list[Tensor]:
+    """For each place in a window along an axis, the cells that stand there; `value` is padded already."""
+    reach, offsets = (axis.count - 1) * axis.stride + 1, range(0, axis.kernel * axis.dilation, axis.dilation)
+    return [aten.slice.Tensor(value, dim, first, first + reach, axis.stride) for first in offsets]
 
 
 def _pair(value: Any) -> tuple[int, int]:

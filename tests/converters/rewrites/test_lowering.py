@@ -104,6 +104,10 @@ FUNCTIONS = {
     "average pool, counted padding": lambda x: F.avg_pool3d(x, 3, 2, 1),
     "maximum pool": lambda x: F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
     "maximum pool over time": lambda x: F.max_pool3d(x, 3, 2, 1),
+    "maximum pool, dilated": lambda x: F.max_pool3d(x, 2, 1, (0, 1, 1), 2),
+    "average pool, uncounted padding in time": lambda x: F.avg_pool3d(x, 3, 2, 1, count_include_pad=False),
+    "average pool, own divisor": lambda x: F.avg_pool3d(x, 2, 2, divisor_override=3),
+    "average pool over time, own divisor": lambda x: F.avg_pool3d(x, (2, 1, 1), divisor_override=3),
     "global pool": lambda x: F.adaptive_avg_pool3d(x, 1).flatten(1),
     "spatial pool": lambda x: F.adaptive_avg_pool3d(x, (6, 1, 1)),
     "even adaptive pool": lambda x: F.adaptive_avg_pool3d(x, (3, 2, 2)),
@@ -130,6 +134,38 @@ FUNCTIONS = {
 def test_functions_of_video_keep_their_value(name: str) -> None:
     for recipe in (TFLITE, COREML):
         check(Apply(FUNCTIONS[name]), "1x4x6x8x8", recipe)
+
+
+@pytest.mark.parametrize("kernel", [2, (2, 3, 3), (3, 2, 1), (1, 3, 3), (4, 1, 1)], ids=str)
+@pytest.mark.parametrize("stride", [2, (2, 3, 4), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("padded", [False, True], ids=["bare", "padded"])
+def test_ceil_mode_keeps_its_last_windows(kernel: Any, stride: Any, padded: bool) -> None:
+    """Against PyTorch's own pools, where the last window leaves the padding by 0, 1 or 2 cells."""
+    sizes = (kernel,) * 3 if isinstance(kernel, int) else kernel
+    steps = (stride,) * 3 if isinstance(stride, int) else stride
+    border = tuple(k // 2 if padded else 0 for k in sizes)
+
+    def clips(x: torch.Tensor) -> torch.Tensor:
+        averages = [F.avg_pool3d(x, sizes, steps, border, True, *rest) for rest in ((True,), (False,), (True, 5))]
+        return torch.cat([F.max_pool3d(x - 5, sizes, steps, border, ceil_mode=True), *averages], 1)
+
+    def pictures(x: torch.Tensor) -> torch.Tensor:
+        shape = (sizes[1:], steps[1:], border[1:])
+        averages = [F.avg_pool2d(x, *shape, True, *rest) for rest in ((True,), (False,), (True, 5))]
+        return torch.cat([F.max_pool2d(x - 5, *shape, ceil_mode=True), *averages], 1)
+
+    for function, shape in ((clips, "1x2x6x9x8"), (pictures, "1x2x9x8")):
+        program = check(Apply(function), shape, TFLITE)
+        assert program.rewrites[-1].max_difference < 1e-5
+        calls = [node for node in program.exported.graph.nodes if node.op == "call_function"]
+        assert not [node for node in calls if "pool" in str(node.target) and (True in node.args or "avg" in node.name)]
+
+
+def test_ceil_mode_with_dilation_is_refused_by_name() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(2, 3, dilation=2, ceil_mode=True))
+    with pytest.raises(ConversionError, match=r"in submodule '1'.* has ceil_mode and dilation"):
+        lower(captured(net, "1x3x8x8"), TFLITE)
+    check(nn.MaxPool2d(2, 3, dilation=2, ceil_mode=True), "1x3x9x9", TFLITE)  # its windows end where the input does
 
 
 @pytest.mark.parametrize("key", [k for k in RECIPES if k[1] is not Precision.FP16], ids=str)

@@ -1,0 +1,76 @@
+"""What the lowering writes out is taken by every runtime: small nets, emitted in fp32 and stepped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from rewrite_models import Apply
+from torch import Tensor, nn
+
+from mvtool.build import artifact_file_name
+from mvtool.converters.capture import capture
+from mvtool.converters.inputs import parse_input
+from mvtool.converters.jobs import Job
+from mvtool.converters.lowering import lower
+from mvtool.converters.recipe import recipe_for
+from mvtool.converters.targets import EMITTERS
+from mvtool.ports import Precision, Runtime
+from mvtool.program import ModelInfo
+from mvtool.runtimes import open_file
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Quiet:
+    """Stages that nobody watches."""
+
+    def stage(self, name: str) -> Quiet:
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def note(self, message: str) -> None:
+        return None
+
+
+def ceil_pools(x: Tensor) -> Tensor:
+    """Pools of a clip and of its frames whose last windows leave the padding."""
+    parts = [
+        F.max_pool3d(x - 5, 2, (2, 3, 3), ceil_mode=True),
+        F.avg_pool3d(x, 3, 2, 1, True, False),
+        F.avg_pool2d(x[:, :, 0], 3, 2, 1, ceil_mode=True),
+        F.max_pool2d(x[:, :, 1] - 5, 3, 2, 1, ceil_mode=True),
+    ]
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+NETS: dict[str, tuple[nn.Module, str]] = {
+    "ceil_mode pools": (Apply(ceil_pools), "1x2x5x9x8"),
+}
+
+
+@pytest.mark.parametrize("target", list(Runtime), ids=lambda t: t.value)
+@pytest.mark.parametrize("name", NETS)
+def test_every_runtime_takes_what_the_lowering_wrote(name: str, target: Runtime, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    net, shape = NETS[name]
+    program = capture(net.eval(), [parse_input(shape)], ModelInfo("probe"))
+    file = tmp_path / artifact_file_name("probe", target, Precision.FP32)
+    job = Job(kind="emit", program="", target=target, precision=Precision.FP32, output=str(file))
+    EMITTERS[target](job, lower(program, recipe_for(target, Precision.FP32)), Quiet())  # type: ignore[arg-type]
+    session = open_file(file)
+    session.reset()
+    x = torch.randn(parse_input(shape).shape)
+    with torch.no_grad():
+        want = net(x).numpy()
+    (found,) = session.step(x.numpy()).values()
+    assert np.abs(want).max() > 0.1
+    np.testing.assert_allclose(found, want, atol=1e-4 * max(1.0, float(np.abs(want).max())))
