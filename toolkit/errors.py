@@ -10,14 +10,28 @@
     ├── MissingExtraError  8   an optional package is not installed
     ├── ManifestError      9   a manifest is malformed, or does not belong to the files beside it
     ├── VideoError        10   a video, image folder, camera or calibration input cannot be used
-    └── RuntimeLoadError  11   a runtime refuses to load or execute an artifact
+    ├── RuntimeLoadError  11   a runtime refuses to load or execute an artifact
+    └── StorageError      12   the system refuses to read or write a file
 
 A message says what failed, what was got, what was expected and what to do about it.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+_REMEDIES = {
+    errno.ENOSPC: "Free space on that disk, or choose another with --out; the folder for temporary files is $TMPDIR.",
+    errno.EDQUOT: "Free space within your quota, or choose another disk with --out.",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or choose another disk with --out.",
+    errno.EROFS: "That disk can only be read; choose a place on another.",
+    errno.EACCES: "Change the permissions, or choose another place.",
+    errno.EPERM: "Change the permissions, or choose another place.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), and try again.",
+    errno.ENFILE: "Close other programs, and try again.",
+    errno.EIO: "The disk or its connection is faulty; choose another place.",
+}
 
 
 class MvtoolError(Exception):
@@ -82,6 +96,21 @@ class RuntimeLoadError(MvtoolError):
     """A runtime refuses to load or execute an artifact."""
 
     exit_code: ClassVar[int] = 11
+
+
+class StorageError(MvtoolError):
+    """The system refuses to read or write a file: full disk, permissions, a place that can only be read."""
+
+    exit_code: ClassVar[int] = 12
+
+    @classmethod
+    def of(cls, error: OSError) -> StorageError | None:
+        """The same in words for the user; None if `error` tells of no file, which is then no matter of storage."""
+        if error.errno is None or (error.filename is None and error.errno not in _REMEDIES):
+            return None
+        where = "A file" if error.filename is None else str(error.filename)
+        remedy = _REMEDIES.get(error.errno, "Check that path and the disk it is on, and try again.")
+        return cls(f"{where} could not be read or written: {error.strerror}. {remedy}")
 
 
 class MissingExtraError(MvtoolError):

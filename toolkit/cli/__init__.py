@@ -2,7 +2,7 @@
 
 Each command is one module here, imported when it is used, so that `mvtool --help` needs neither NumPy nor
 any framework. Errors of mvtool are printed without a traceback and end with the exit code of
-their class (`mvtool.errors`); Ctrl-C ends with 130; anything else is a defect of mvtool and keeps its traceback.
+their class (`mvtool.errors`), and so are files that the system refuses; Ctrl-C ends with 130; anything else is a defect of mvtool and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from mvtool.cli.group import COMMANDS, LazyGroup, version_text
-from mvtool.errors import MvtoolError
+from mvtool.errors import MvtoolError, StorageError
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -46,15 +46,21 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
-    except MvtoolError as error:
-        click.echo(f"Error: {error}", err=True)
-        return error.exit_code
-    except Exception:  # noqa: BLE001 - the last place that can tell the user what to do with it
-        traceback.print_exc()
-        click.echo(
-            "\nThis is a defect of mvtool, not of your input. Please report it with the command, the lines above "
-            "and what `mvtool --version` prints.",
-            err=True,
-        )
-        return DEFECT
+    except Exception as error:  # noqa: BLE001 - the last place that can tell the user what to do with it
+        return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Tell what went wrong; the exit status for it."""
+    known = StorageError.of(error) if isinstance(error, OSError) else error
+    if isinstance(known, MvtoolError):
+        click.echo(f"Error: {known}", err=True)
+        return known.exit_code
+    traceback.print_exception(error)
+    click.echo(
+        "\nThis is a defect of mvtool, not of your input. Please report it with the command, the lines above "
+        "and what `mvtool --version` prints.",
+        err=True,
+    )
+    return DEFECT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from mvtool.verification.report import (
 from mvtool.verification.store import FrameStore
 
 DEFAULT_TIMEOUT_S = 600.0
+log = logging.getLogger(__name__)
 
 
 def verify(
@@ -57,7 +59,7 @@ def verify(
         frames_replayed: Video frames of a stream; fewer than 300 make the build fail.
         threads: Threads per artifact, where the runtime lets one choose.
         timeout_s: Silence of a worker process after which it counts as hung.
-        save: Write the result into the build manifest.
+        save: Write the result into the build manifest; a warning is logged if the system refuses.
         progress: Told what goes on.
 
     Returns:
@@ -79,8 +81,16 @@ def verify(
             build, reference, checks, _Options(frames_replayed, threads, timeout_s, progress or _silent), start
         )
     if save:
-        build.with_verification(verification).save()
+        _save(build.with_verification(verification))
     return verification
+
+
+def _save(build: Build) -> None:
+    """Write the report into the build; one that can only be read is verified all the same."""
+    try:
+        build.save()
+    except OSError as error:
+        log.warning("The report is not saved in %s: %s. The verdict stands.", build.folder, error.strerror or error)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -107,6 +108,44 @@ def test_a_defect_keeps_its_traceback(failing: type, capsys: pytest.CaptureFixtu
     assert "Traceback" in shown
     assert "ZeroDivisionError: in the depths" in shown
     assert "report" in shown
+
+
+def test_a_file_that_the_system_refuses_is_no_defect(
+    failing: type, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"")
+    with pytest.raises(NotADirectoryError) as caught:
+        (tmp_path / "film.mp4" / "build").mkdir()
+    failing.error = caught.value  # type: ignore[attr-defined]
+    assert status("fail") == errors.StorageError.exit_code == 12
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"Error: {tmp_path}/film.mp4/build could not be read or written: Not a directory. Check")
+    assert "defect" not in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "Free space"), (errno.EROFS, "can only be read"), (errno.EACCES, "permissions")],
+)
+def test_a_refused_file_has_a_remedy(
+    failing: type, number: int, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.error = OSError(number, os.strerror(number))  # type: ignore[attr-defined]
+    assert status("fail") == 12
+    shown = capsys.readouterr().err
+    assert os.strerror(number) in shown
+    assert remedy in shown
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("could not get source code"), ConnectionResetError(errno.ECONNRESET, "reset")]
+)
+def test_an_error_of_the_system_that_names_no_file_is_a_defect(
+    failing: type, error: OSError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.error = error  # type: ignore[attr-defined]
+    assert status("fail") == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_interrupt(failing: type, capsys: pytest.CaptureFixture[str]) -> None:

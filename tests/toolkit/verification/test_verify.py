@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mvtool import cli
 from mvtool.build import Build
 from mvtool.errors import ManifestError
 from mvtool.ports import Precision, Runtime
@@ -74,6 +76,26 @@ def test_too_few_frames_do_not_verify(small: Build) -> None:
     assert not found.passed
     assert {check for check, status in statuses(found).items() if status is not Status.PASSED} == {Check.INPUTS}
     assert Build.load(small.folder).manifest.verification is None
+
+
+def test_a_build_that_can_only_be_read_is_verified_with_a_warning(
+    small: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (small.folder / "manifest.json").read_bytes()
+
+    def refuse(target: Path, data: bytes) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
+
+    monkeypatch.setattr("mvtool.build.write_atomic", refuse)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", str(small.folder)])
+    assert end.value.code == 0
+    shown = capsys.readouterr()
+    assert f"{small.manifest.model.name} is verified: 1 of 1" in shown.out
+    records = [record for record in caplog.records if record.name.startswith("mvtool")]
+    told = f"The report is not saved in {small.folder}: Read-only file system. The verdict stands."
+    assert [record.getMessage() for record in records] == [told]
+    assert (small.folder / "manifest.json").read_bytes() == before
 
 
 def test_files_beside_the_artifacts_are_checked_too(small: Build) -> None:
