@@ -18,6 +18,7 @@ from mvtool.build import (
     ArtifactEntry,
     Build,
     BuildManifest,
+    CalibrationEntry,
     GoldenEntry,
     ModelProvenance,
     RewriteEntry,
@@ -44,6 +45,7 @@ def assemble(
     folder: Path,
     results: Mapping[str, JobResult],
     options: Mapping[str, object],
+    calibration: CalibrationEntry | None = None,
 ) -> None:
     """Write `golden.npz` and `manifest.json` into `folder`, which holds the artifacts already.
 
@@ -53,6 +55,7 @@ def assemble(
         folder: The build folder.
         results: Results of the emit jobs.
         options: Options of the conversion that all artifacts share.
+        calibration: Of the int8 artifacts.
     """
     from mvtool.runtimes.pytorch import open_program
 
@@ -64,6 +67,7 @@ def assemble(
     manifest = BuildManifest(
         model=_provenance(source, program),
         options={key: _json(value) for key, value in options.items()},
+        calibration=calibration,
         artifacts=artifacts,
         program=describe(folder, PROGRAM_FOLDER),
         simulations=simulations,
@@ -98,17 +102,21 @@ def _simulation(folder: Path, name: str) -> SimulationEntry:
 
 
 def _provenance(source: Source, program: StreamProgram) -> ModelProvenance:
-    files = source.weights
-    weights = WeightsProvenance()
-    if files:
-        weights = WeightsProvenance(
-            file_name=Path(files[0].path).name,
-            sha256=files[0].sha256,
-            naming=files[0].naming,
-            gate=None if files[0].gate is None else str(files[0].gate),
+    weights = tuple(
+        WeightsProvenance(
+            file_name=Path(file.path).name,
+            sha256=file.sha256,
+            naming=file.naming,
+            gate=None if file.gate is None else str(file.gate),
         )
+        for file in source.weights
+    )
     return ModelProvenance(
-        name=program.info.name, source=source.origin, untrained=program.info.untrained, weights=weights
+        name=program.info.name,
+        source=source.origin,
+        sha256=source.sha256,
+        untrained=program.info.untrained,
+        weights=weights,
     )
 
 

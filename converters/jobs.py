@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from mvtool.build import CalibrationEntry
 from mvtool.ports import Document, PortManifest, Precision, Runtime
 
 JOB_FILE = "job.json"
@@ -69,6 +70,7 @@ class JobResult(Document):
         ports: Port manifest of the artifact.
         rewrites: What each rewrite did.
         delegation: What the emitter found out about delegation.
+        calibration: What was calibrated on, from a job of that kind.
         notes: Remarks for the user.
         seconds: Wall time per stage.
     """
@@ -76,6 +78,7 @@ class JobResult(Document):
     ports: PortManifest | None = None
     rewrites: tuple[RewriteLine, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
+    calibration: CalibrationEntry | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
 

@@ -9,6 +9,8 @@ interrupted conversion leaves the previous build as it was.
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 import os
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mvtool import labels as label_lists
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, Build, artifact_file_name
 from mvtool.converters.destination import check_destination, check_replaceable, destination_of, partial_of
 from mvtool.converters.inputs import InputSpec
@@ -44,10 +47,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mvtool.converters.source import Source
-    from mvtool.program import StreamProgram
+    from mvtool.program import ModelInfo, StreamProgram
 
 STAGE_TIMEOUT_S = 600.0
 CALIBRATE = "calibrate"
+_LOG = logging.getLogger(__name__)
 # Rough cost of a job, longest first, so that two processes end at about the same time.
 _COST = {Runtime.EXECUTORCH: 3, Runtime.TFLITE: 2, Runtime.COREML: 1}
 # Errors of a worker that keep their class, and so their exit code, on the way to the user.
@@ -120,7 +124,7 @@ def convert(
         states: `(input, output)` names of states that the model takes and returns as tensors.
         gate: Squeeze-excite gate of imported MoViNet streams.
         num_classes: Width of the logits of a zoo model, where it is not the published one.
-        labels: Name of the label set of the logits.
+        labels: `kinetics600`, `kinetics400`, or a text file with one label per line, which goes into the manifests.
         preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
             the input's size.
         stage_timeout_s: Longest time of one stage in one worker.
@@ -147,6 +151,7 @@ def convert(
     check_destination(destination)
     with _stage(tell, "capture"), single_threaded_torch():
         program = _capture(source, inputs, states, preprocessing)
+    _check_labels(program, labels)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.work-", dir=destination.parent) as work:
         staging = Path(work) / "build"
@@ -169,13 +174,18 @@ def _request(
         raise UsageError(
             "fp16 exists for coreml only; the other runtimes choose half precision on the phone. Add fp32."
         )
+    halves = [str(t) for t in runtimes if t is not Runtime.COREML]
+    if Precision.FP16 in wanted and halves:
+        _LOG.warning(
+            "No fp16 file is written for %s: these runtimes choose half precision on the phone.", ", ".join(halves)
+        )
     for target, precision in artifacts:
         recipe_for(target, precision)
         _require_packages(target)
     clips = None if calibration is None else Path(calibration)
     if clips is not None and Precision.INT8 not in wanted:
         raise UsageError("--calibration is for int8; add --int8 or --precision int8.")
-    options = {"gate": gate, "labels": labels, "calibration": clips.name if clips else None}
+    options = {"gate": gate, "labels": labels and Path(labels).name, "calibration": clips.name if clips else None}
     workers = parallel or min(4, os.cpu_count() or 1)
     return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
 
@@ -217,7 +227,24 @@ def _load(
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     loaded = source.load(model, weights=weights, arguments=arguments or None, gate=gate)
-    return loaded if labels is None else replace(loaded, info=replace(loaded.info, labels=labels))
+    return loaded if labels is None else replace(loaded, info=_labelled(loaded.info, labels))
+
+
+def _labelled(info: ModelInfo, labels: str) -> ModelInfo:
+    if labels in label_lists.BUNDLED:
+        return replace(info, labels=labels, class_names=())
+    return replace(info, labels=Path(labels).stem, class_names=label_lists.load(labels))
+
+
+def _check_labels(program: StreamProgram, labels: str | None) -> None:
+    """A list that was asked for must have one label per score."""
+    sizes = {port.name: math.prod(port.logical_shape) for port in program.outputs}
+    count = len(program.info.class_names or label_lists.load(labels)) if labels is not None else 0
+    if labels is not None and count not in sizes.values():
+        raise UsageError(
+            f"The label list {labels!r} holds {count} labels, and {program.info.name!r} gives {sizes} values. "
+            "Give a list of as many labels as the model has classes."
+        )
 
 
 def _capture(
@@ -306,8 +333,12 @@ def _finish(
     results = {name: o for name, o in outcomes.items() if isinstance(o, JobResult) and o.ports is not None}
     if not results:
         raise _error_of(failures, None)
+    calibrated = outcomes.get(CALIBRATE)
+    calibration = calibrated.calibration if isinstance(calibrated, JobResult) else None
+    for note in () if calibration is None else calibration.notes:
+        _LOG.warning(note)
     with _stage(tell, "golden"), single_threaded_torch():
-        assemble(source, program, staging, results, request.options)
+        assemble(source, program, staging, results, request.options, calibration)
     # What cannot be complete does not replace what may be.
     place = partial_of(destination) if failures and destination.exists() else destination
     check_replaceable(place)

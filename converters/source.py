@@ -18,6 +18,7 @@ from mvtool.converters.naming import identifier
 from mvtool.converters.user_code import build_from_code, is_module
 from mvtool.errors import SourceError, UsageError
 from mvtool.extras import require
+from mvtool.files import sha256_of
 from mvtool.ports import Preprocessing
 from mvtool.program import ModelInfo
 from mvtool.zoo import registry
@@ -43,8 +44,9 @@ class Source:
         info: Its name and what is known beside the graph.
         inputs: Shapes the model says itself; empty where the user must give them.
         output_names: Names for its outputs; empty where capture derives them.
-        origin: What was loaded, as the user wrote it.
+        origin: What was loaded, as the user wrote it, without folders.
         weights: Where the weights came from, one entry per file; empty where the module brought its own.
+        sha256: Hash of the file of a saved program.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class Source:
     output_names: tuple[str, ...] = ()
     origin: str = ""
     weights: tuple[LoadedWeights, ...] = ()
+    sha256: str | None = None
 
 
 def load(
@@ -223,7 +226,13 @@ def _saved(path: Path, weights: object, arguments: Mapping[str, object] | None) 
         raise SourceError(
             f"{path} is no program that can be loaded: {error}. Save it with torch.export.save of the installed torch."
         ) from error
-    return Source(exported.module(), ModelInfo(name=identifier(path.stem)), _saved_inputs(exported), (), str(path))
+    return Source(
+        module=exported.module(),
+        info=ModelInfo(name=identifier(path.stem)),
+        inputs=_saved_inputs(exported),
+        origin=path.name,
+        sha256=sha256_of(path),
+    )
 
 
 def _saved_inputs(exported: ExportedProgram) -> tuple[InputSpec, ...]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
 from mvtool.errors import ConversionError, MvtoolError
 
@@ -97,10 +98,15 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
     with stages.stage("calibrate"):
         clips = None if job.clips is None else Path(job.clips)
         calibration = load_calibration(clips, program.info, program.inputs, stream=program.is_stream)
-        for note in calibration.notes:
-            stages.note(note)
         save_shared(program, calibration, Path(_given(job.calibration)))
-    return JobResult(notes=tuple(stages.notes), seconds=stages.seconds)
+    entry = CalibrationEntry(
+        origin=calibration.origin,
+        bundled=calibration.bundled,
+        clips=len(calibration.clips),
+        steps=calibration.steps,
+        notes=calibration.notes,
+    )
+    return JobResult(calibration=entry, notes=tuple(stages.notes), seconds=stages.seconds)
 
 
 def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:

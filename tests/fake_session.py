@@ -16,6 +16,7 @@ def manifest(
     classes: int = CLASSES,
     layout: str = "NCTHW",
     labels: str | None = None,
+    class_names: tuple[str, ...] = (),
     preprocessing: bool = True,
 ) -> PortManifest:
     """A port manifest of a model that takes frames of 32x32 pixels."""
@@ -51,6 +52,7 @@ def manifest(
         inputs=(frame,),
         outputs=(logits,),
         labels=labels,
+        class_names=class_names,
     )
 
 

@@ -70,15 +70,14 @@ class WeightsProvenance(Document):
     """Where the weights came from; names and hashes only, no path of the converting machine.
 
     Attributes:
-        file_name: Name of the weight file without its folder; `None` for a deterministic fill or for
-            weights that were already in the user's module.
+        file_name: Name of the weight file without its folder.
         sha256: Hash of that file.
         naming: Key naming that was recognised, for example `model_garden`.
         gate: Squeeze-excite gate that was used for imported streams.
     """
 
-    file_name: Annotated[str, Field(pattern=r"^[^/\\]+$")] | None = None
-    sha256: Sha256 | None = None
+    file_name: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    sha256: Sha256
     naming: str | None = None
     gate: str | None = None
 
@@ -88,15 +87,36 @@ class ModelProvenance(Document):
 
     Attributes:
         name: As in every port manifest of the build.
-        source: Registry name, `package.module:factory`, or the name of a saved program.
+        source: Registry name, `package.module:factory`, or the file name of a saved program.
+        sha256: Hash of a saved program.
         untrained: The weights are a deterministic fill.
-        weights: Where they came from.
+        weights: Where they came from, one entry per member of an ensemble; none for a deterministic fill, and for
+            weights that were already in the user's module or program.
     """
 
     name: str
     source: str
+    sha256: Sha256 | None = None
     untrained: bool = False
-    weights: WeightsProvenance = WeightsProvenance()
+    weights: tuple[WeightsProvenance, ...] = ()
+
+
+class CalibrationEntry(Document):
+    """What the int8 artifacts were calibrated on.
+
+    Attributes:
+        origin: Name of the user's file or folder, of the bundled clip, or `random`.
+        bundled: It is not the user's data.
+        clips: Number of clips.
+        steps: Number of calls of the model, over all clips.
+        notes: What the user should know, one sentence each.
+    """
+
+    origin: str
+    bundled: bool
+    clips: int
+    steps: int
+    notes: tuple[str, ...] = ()
 
 
 class RewriteEntry(Document):
@@ -187,6 +207,7 @@ class BuildManifest(Document):
         schema_id: Always `mvtool.build/1`; the JSON key is `schema`.
         model: What was converted.
         options: Options of the conversion that all artifacts share.
+        calibration: Of the int8 artifacts.
         artifacts: Each file, runtime and precision pair once.
         program: The captured PyTorch program.
         simulations: Quantized PyTorch programs.
@@ -200,6 +221,7 @@ class BuildManifest(Document):
     schema_id: Literal["mvtool.build/1"] = Field(default="mvtool.build/1", alias="schema")
     model: ModelProvenance
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    calibration: CalibrationEntry | None = None
     artifacts: tuple[ArtifactEntry, ...]
     program: FileEntry
     simulations: tuple[SimulationEntry, ...] = ()

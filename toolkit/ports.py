@@ -326,6 +326,7 @@ class PortManifest(Document):
         states: How this artifact holds each of them, in the same order.
         outputs: Outputs that are not state.
         labels: Name of the label set of the `logits` output, for example `kinetics600`.
+        class_names: The labels in order, where they are no list that ships with mvtool.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -343,6 +344,7 @@ class PortManifest(Document):
     states: tuple[StateBinding, ...] = ()
     outputs: tuple[OutputPort, ...] = ()
     labels: str | None = None
+    class_names: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> PortManifest:

@@ -45,6 +45,7 @@ class ModelInfo:
         frame_rate: Frames per second the model was trained at.
         preprocessing: For video models.
         labels: Name of the label set of the logits.
+        class_names: The labels themselves, where they are no list that ships with mvtool.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelInfo:
     frame_rate: float | None = None
     preprocessing: Preprocessing | None = None
     labels: str | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class StreamProgram:
             states=tuple(_binding(s) for s in self.states),
             outputs=self.outputs,
             labels=self.info.labels,
+            class_names=self.info.class_names,
         )
 
 

@@ -286,9 +286,11 @@ def _scores_port(manifest: PortManifest) -> OutputPort:
 
 
 def _labels(manifest: PortManifest, chosen: str | None, classes: int) -> tuple[str | None, tuple[str, ...]]:
-    """The list asked for, which must fit; else the manifest's, if this machine has one that fits."""
+    """The list asked for, which must fit; else the manifest's, if it fits."""
     if chosen is not None:
         return chosen, label_lists.for_classes(chosen, classes)
+    if len(manifest.class_names) == classes:
+        return manifest.labels, manifest.class_names
     own = manifest.labels if manifest.labels in label_lists.BUNDLED else None
     if own is not None and len(label_lists.load(own)) == classes:
         return own, label_lists.load(own)

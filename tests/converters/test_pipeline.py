@@ -93,6 +93,34 @@ def test_rewrites_and_delegation_are_on_record(build: tuple[Build, list[StageEve
         assert all(r.max_difference < 1e-5 for r in artifact.rewrites)
 
 
+def test_what_int8_was_calibrated_on_is_on_record(build: tuple[Build, list[StageEvent]]) -> None:
+    calibration = build[0].manifest.calibration
+    assert calibration is not None
+    assert (calibration.bundled, calibration.clips, calibration.origin) == (True, 1, "demo_clip.mp4")
+    assert calibration.steps >= 50
+    assert "bundled clip only" in calibration.notes[0]
+
+
+def test_labels_must_fit_and_missing_fp16_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "two.txt").write_text("left\nright\n")
+    with pytest.raises(UsageError, match="holds 2 labels"):
+        convert(tmp_path / "out", targets=["tflite", "coreml"], precisions=["fp16"], labels=str(tmp_path / "two.txt"))
+    assert "No fp16 file is written for tflite" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_labels_are_kept_by_text_and_not_by_path(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = randomise(Fifo())
+    (tmp_path / "moves.txt").write_text("\n".join(f"move {n}" for n in range(5)) + "\n")
+    made = pipeline.convert(
+        model, inputs=SHAPE, targets=["tflite"], out=tmp_path / "out", labels=str(tmp_path / "moves.txt")
+    )
+    ports = made.artifact("tflite", "fp32").ports
+    assert (ports.labels, ports.class_names[-1]) == ("moves", "move 4")
+    assert str(tmp_path) not in made.manifest.to_json()
+
+
 def test_picture_port_of_an_own_model_takes_camera_bytes(build: tuple[Build, list[StageEvent]]) -> None:
     frame = build[0].artifact("tflite", "int8").ports.inputs[0]
     assert frame.dtype == "int8"

@@ -102,6 +102,13 @@ def test_the_manifests_own_labels_are_used_where_they_fit(clip: Path) -> None:
     assert next(other.steps).top[0].label == "class 6"
 
 
+def test_class_names_in_the_manifest_are_used(clip: Path) -> None:
+    names = tuple(f"move {n}" for n in range(6))
+    own = running.run(FakeSession(manifest(labels="moves", class_names=names)), clip)
+    assert own.header.labels == "moves"
+    assert next(own.steps).top[0].label == "move 5"
+
+
 def test_labels_that_were_asked_for_must_fit(clip: Path) -> None:
     with pytest.raises(UsageError, match="holds 400 labels, and the model gives 6"):
         running.run(FakeSession(manifest()), clip, labels="kinetics400")

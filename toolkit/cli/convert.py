@@ -44,7 +44,7 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--state", "states", multiple=True, metavar="IN=OUT", help="State that is passed in and out; repeat.")
 @click.option("--gate", type=click.Choice(GATES), help="Squeeze-excite gate of imported streams.")
 @click.option("--classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
-@click.option("--labels", metavar="NAME|FILE", help="Label list to name in the manifests.")
+@click.option("--labels", metavar="NAME|FILE", help="kinetics600, kinetics400, or a file with one label per line.")
 @click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
 @click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
 @click.option(

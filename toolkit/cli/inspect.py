@@ -116,9 +116,13 @@ def _print_build(build: Build, to: Console) -> None:
     manifest = build.manifest
     to.print(title(build))
     to.print(artifacts_table(build))
-    weights = manifest.model.weights
-    origin = UNTRAINED if manifest.model.untrained else weights.file_name or "weights of the module"
-    to.print(Text(f"\nsource {manifest.model.source} · {origin}" + (f" · {weights.naming}" if weights.naming else "")))
+    files = [" · ".join(filter(None, (w.file_name, w.naming))) for w in manifest.model.weights]
+    origin = UNTRAINED if manifest.model.untrained else ", ".join(files) or "weights of the module"
+    to.print(Text(f"\nsource {manifest.model.source} · {origin}"))
+    if (found := manifest.calibration) is not None:
+        to.print(Text(f"int8 calibrated on {found.origin}: {found.clips} clip(s), {found.steps} steps"))
+        for note in found.notes:
+            to.print(Text(note, style="yellow"))
     tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     to.print(Text(f"written by {tools}", style="dim"))
     to.print()
