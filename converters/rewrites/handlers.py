@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("rank_shapes", "rank_convolution", "rank_pooling")
+MODULES = ("rank_shapes", "rank_convolution", "rank_pooling", "rank_normalization")
 
 
 def load() -> None:

@@ -136,6 +136,46 @@ def test_functions_of_video_keep_their_value(name: str) -> None:
         check(Apply(FUNCTIONS[name]), "1x4x6x8x8", recipe)
 
 
+class LastNorm(nn.Module):
+    """Layer norm of the channels of a video, as video transformers write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+
+
+NORMALIZATIONS: dict[str, nn.Module] = {
+    "layer norm of channels": LastNorm(),
+    "layer norm of pictures": nn.LayerNorm((8, 8)),
+    "layer norm of everything": nn.LayerNorm((4, 6, 8, 8)),
+    "layer norm of each value": Apply(lambda x: F.layer_norm(x, (8,), None, torch.arange(8.0)) + x),
+    "group norm": nn.GroupNorm(2, 4),
+    "group norm, one group": nn.GroupNorm(1, 4, eps=0.1),
+    "group norm, no weights": nn.GroupNorm(4, 4, affine=False),
+    "instance norm": nn.InstanceNorm3d(4, affine=True),
+    "instance norm, no weights": nn.InstanceNorm3d(4),
+    "slope": nn.PReLU(init=0.3),
+    "slopes": nn.PReLU(4),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_normalizations_keep_their_value(name: str) -> None:
+    module = NORMALIZATIONS[name].eval()
+    torch.manual_seed(4)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -1, 1)
+    for shape in ("1x4x6x8x8", "1x4x1x8x8") if "everything" not in name else ("1x4x6x8x8",):
+        for recipe in (TFLITE, COREML):
+            program = check(module, shape, recipe)
+            assert program.rewrites[-1].max_difference < 1e-5
+            assert not program.rewrites[-1].left_alone
+            assert not [op for op in operators(program) if "_norm" in op]
+
+
 @pytest.mark.parametrize("kernel", [2, (2, 3, 3), (3, 2, 1), (1, 3, 3), (4, 1, 1)], ids=str)
 @pytest.mark.parametrize("stride", [2, (2, 3, 4), (1, 2, 3)], ids=str)
 @pytest.mark.parametrize("padded", [False, True], ids=["bare", "padded"])

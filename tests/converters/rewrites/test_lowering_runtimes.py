@@ -52,8 +52,25 @@ def ceil_pools(x: Tensor) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
+class Norms(nn.Module):
+    """Every normalization of a video once, and learned slopes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group, self.instance, self.slopes = nn.GroupNorm(2, 4), nn.InstanceNorm3d(4, affine=True), nn.PReLU(4)
+        self.last = nn.LayerNorm(4)
+        torch.manual_seed(1)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.last(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+        return self.slopes(torch.cat([self.group(x), self.instance(x), last], 2))
+
+
 NETS: dict[str, tuple[nn.Module, str]] = {
     "ceil_mode pools": (Apply(ceil_pools), "1x2x5x9x8"),
+    "normalizations": (Norms(), "1x4x3x6x5"),
 }
 
 

@@ -1,0 +1,123 @@
+"""4D forms of normalizations, and of the activation with a learned slope.
+
+Every normalization is `(x - mean) / sqrt(variance + eps) * weight + bias`; they differ in the cells that one
+mean goes over. The variance is that of the differences, as numerically safe as PyTorch's own. Pictures and
+vectors keep the operator, which every runtime takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mvtool.converters.rewrites.folded import Folded
+from mvtool.converters.rewrites.rank import RankLowering, lowers
+
+aten = torch.ops.aten
+
+
+@lowers(aten.layer_norm.default, aten.native_layer_norm.default)
+def layer_norm(
+    lowering: RankLowering,
+    node: fx.Node,
+    value: Any,
+    shape: list[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *rest: Any,
+) -> Any:
+    """Over the last axes of a video tensor, which after a permutation may be any."""
+    if not isinstance(value, Folded):
+        return NotImplemented
+    axes = [axis for axis in range(5 - len(shape), 5) if axis != value.dropped]
+    positions = sorted(value.position(axis) for axis in axes)
+    centred = value.tensor - _mean(value.tensor, positions)
+    scaled = centred * torch.rsqrt(_mean(centred * centred, positions) + eps)
+    if weight is not None:
+        scaled = scaled * lowering.aligned(node, weight, value.order)
+    if bias is not None:
+        scaled = scaled + lowering.aligned(node, bias, value.order)
+    lowering.did("layer norm as means and products")
+    result = Folded(scaled, value.order)
+    return result if node.target is aten.layer_norm.default else (result, None, None)
+
+
+def _mean(value: Tensor, positions: list[int]) -> Tensor:
+    return value.mean(positions, True) if positions else value
+
+
+@lowers(aten.group_norm.default)
+def group_norm(
+    lowering: RankLowering,
+    node: fx.Node,
+    value: Any,
+    groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """Over all cells of the channels of a group."""
+    if not isinstance(value, Folded):
+        return NotImplemented
+    lowering.did("group norm as means and products")
+    return _normalized(lowering, node, value, groups, weight, bias, eps)
+
+
+@lowers(aten.instance_norm.default)
+def instance_norm(
+    lowering: RankLowering,
+    node: fx.Node,
+    value: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """Over all cells of a channel: a group norm with a group per channel."""
+    if not isinstance(value, Folded) or not use_input_stats:
+        return NotImplemented
+    lowering.did("instance norm as means and products")
+    return _normalized(lowering, node, value, int(value.shape[1]), weight, bias, eps)
+
+
+def _normalized(
+    lowering: RankLowering, node: fx.Node, value: Folded, groups: int, weight: Any, bias: Any, eps: float
+) -> Folded:
+    """`value` normalized by group, times `weight` plus `bias` of each channel, both (C,) or None."""
+    frames = value.canonical()
+    frames = frames - _group_mean(frames, groups)
+    frames = frames * torch.rsqrt(_group_mean(frames * frames, groups) + eps)
+    if weight is not None:
+        frames = frames * lowering.hold(f"{node.name}_weight", lambda: weight.value.reshape(1, -1, 1, 1))
+    if bias is not None:
+        frames = frames + lowering.hold(f"{node.name}_bias", lambda: bias.value.reshape(1, -1, 1, 1))
+    return Folded(frames)
+
+
+def _group_mean(frames: Tensor, groups: int) -> Tensor:
+    """Mean over all cells of (T, C, H, W) that a group of channels holds; (1, C, 1, 1), or (1, 1, 1, 1) for one group."""
+    channels = int(frames.shape[1])
+    if groups == 1:
+        return frames.mean([0, 1, 2, 3], True)
+    each = frames.mean([0, 2, 3], True)
+    if groups == channels:
+        return each
+    parts = each.reshape(1, groups, channels // groups, 1)
+    return parts.mean([2], True).expand(parts.shape).reshape(each.shape)
+
+
+@lowers(aten.prelu.default)
+def prelu(lowering: RankLowering, node: fx.Node, value: Any, slope: Any) -> Any:
+    """The same operator on frames; the channels are the second axis there too."""
+    if not isinstance(value, Folded):
+        return NotImplemented
+    lowering.did("learned slope on frames")
+    return Folded(aten.prelu.default(value.canonical(), lowering.plain(slope)))
