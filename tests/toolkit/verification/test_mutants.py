@@ -126,6 +126,27 @@ def test_untied_scales_in_a_tflite_file(copy: MakeCopy) -> None:
     assert results[Check.FILE_PORTS].status is Status.FAILED
 
 
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_exchanged_operands_in_a_core_ml_package(copy: MakeCopy, precision: Precision) -> None:
+    from mvtool.converters.coreml_spec import main_block
+    from mvtool.runtimes.protobuf import generated_classes_alone
+
+    damaged = copy(Runtime.COREML, precision)
+    (file,) = damaged.path.rglob("*.mlmodel")
+    with generated_classes_alone():
+        from coremltools.proto import Model_pb2
+    specification = Model_pb2.Model.FromString(file.read_bytes())
+    # The running mean moves by (pooled - mean): exchanged, it moves away.
+    operation = next(o for o in main_block(specification).operations if o.type == "sub")
+    x, y = (operation.inputs[side].arguments[0] for side in "xy")
+    x.name, y.name = y.name, x.name
+    file.write_bytes(specification.SerializeToString())
+    results = damaged.examine(damaged.rehashed())
+    states = Check.REPLAY_STATES if precision is Precision.FP32 else Check.SIMULATION_STATES
+    assert (results[states].status, results[states].tensor) == (Status.FAILED, "excite_pool_buffer")
+    assert results[Check.EMBEDDED_MANIFEST].status is Status.PASSED
+
+
 def test_untied_scales_in_a_core_ml_package(copy: MakeCopy) -> None:
     from mvtool.converters.coreml_spec import main_block
     from mvtool.runtimes.protobuf import generated_classes_alone
