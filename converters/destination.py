@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mvtool.build import BUILD_SCHEMA, GOLDEN_FILE, MANIFEST_FILE, REFERENCE_FOLDER
 from mvtool.errors import UsageError
@@ -16,6 +20,7 @@ _FORMAT = BUILD_SCHEMA.partition("/")[0] + "/"
 _RUN_SUFFIXES = (".png", ".jsonl")
 _LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _SHOWN = 5
+_LOCK_FILE = "lock"
 
 
 def destination_of(out: str | os.PathLike[str] | None, model: str) -> Path:
@@ -94,6 +99,48 @@ def _manifest_of(folder: Path) -> dict[str, object]:
             "Give another --out, or remove it."
         )
     return document
+
+
+@contextmanager
+def work_folder(destination: Path) -> Iterator[Path]:
+    """A folder beside the build to make it in, removed when the block ends.
+
+    Those of conversions to the same place that were killed are removed first. One that is still at work holds a lock
+    in its folder, which ends with its process.
+    """
+    place = Path(os.path.realpath(destination))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{place.name}.work-"
+    for left in [entry for entry in place.parent.iterdir() if entry.name.startswith(prefix)]:
+        _remove_if_dead(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place.parent) as name:
+        work = Path(name)
+        with (work / f"{_LOCK_FILE}.new").open("w") as stream:
+            # The lock gets its name once it is held, so that nobody can take it from a folder just made.
+            if _lock(stream):
+                (work / f"{_LOCK_FILE}.new").replace(work / _LOCK_FILE)
+            yield work
+
+
+def _remove_if_dead(work: Path) -> None:
+    try:
+        stream = (work / _LOCK_FILE).open("r+")
+    except OSError:
+        return
+    with stream:
+        if _lock(stream):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Whether this process now holds the lock on an open file; False also where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _probe(place: Path) -> None:

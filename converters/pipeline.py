@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mvtool import labels as label_lists
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, Build, artifact_file_name
-from mvtool.converters.destination import check_destination, check_replaceable, destination_of, partial_of
+from mvtool.converters.destination import (
+    check_destination,
+    check_replaceable,
+    destination_of,
+    partial_of,
+    work_folder,
+)
 from mvtool.converters.inputs import InputSpec
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, StageEvent
@@ -152,10 +157,9 @@ def convert(
     with _stage(tell, "capture"), single_threaded_torch():
         program = _capture(source, inputs, states, preprocessing)
     _check_labels(program, labels)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.work-", dir=destination.parent) as work:
-        staging = Path(work) / "build"
-        outcomes = _run_jobs(request, program, staging, Path(work) / "jobs", tell)
+    with work_folder(destination) as work:
+        staging = work / "build"
+        outcomes = _run_jobs(request, program, staging, work / "jobs", tell)
         return _finish(request, source, program, staging, destination, outcomes, tell)
 
 

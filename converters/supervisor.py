@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from mvtool.converters.jobs import JOB_FILE, LOG_FILE, RESULT_FILE, Job, JobResult, WorkerLine
 from mvtool.converters.progress import Listener, StageEvent
+from mvtool.parent import as_parent
 
 LOG_TAIL_LINES = 12
 # -P: a `random.py` in the folder where the user works must not take the place of Python's own.
@@ -136,7 +137,7 @@ class Supervisor:
             stderr=log,
             text=True,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONHASHSEED": "0"},
+            env={**os.environ, **as_parent(), "OMP_NUM_THREADS": str(job.threads), "PYTHONHASHSEED": "0"},
         )
         threading.Thread(target=self._read, args=(name, process), daemon=True).start()
         return _Running(name, job, folder, process, log)

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
 from mvtool.errors import ConversionError, MvtoolError
+from mvtool.parent import end_with_parent
 
 if TYPE_CHECKING:
     from mvtool.program import StreamProgram
@@ -62,6 +63,7 @@ class Stages:
 
 def main(folder: str) -> int:
     """Do the job in `folder`; 0 when `result.json` is there."""
+    end_with_parent()
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")

@@ -34,6 +34,7 @@ LIGHT_MODULES = (
     "mvtool.errors",
     "mvtool.labels",
     "mvtool.operators",
+    "mvtool.parent",
     "mvtool.plotting",
     "mvtool.ports",
     "mvtool.preprocessing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def test_exit_codes_are_those_of_the_error_tree() -> None:
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, MvtoolError)
     }
-    assert table == {0: "", **tree, INTERRUPTED: ""}
+    signals = {128 + signal.SIGHUP: "", INTERRUPTED: "", 128 + signal.SIGTERM: ""}
+    assert table == {0: "", **tree, **signals}
 
 
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from manifests import build_manifest
 
 from mvtool.build import Build
 from mvtool.converters import pipeline
-from mvtool.converters.destination import check_destination, destination_of
+from mvtool.converters.destination import check_destination, destination_of, work_folder
 from mvtool.errors import UsageError
 
 
@@ -105,6 +107,37 @@ def test_a_destination_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert destination_of(".", "toy") == tmp_path
     with pytest.raises(UsageError, match="cannot be a build folder"):
         destination_of("/", "toy")
+
+
+def test_what_a_killed_conversion_left_is_removed_and_one_at_work_is_not(tmp_path: Path) -> None:
+    program = f"""
+import sys, time
+from pathlib import Path
+from mvtool.converters.destination import work_folder
+with work_folder(Path({str(tmp_path / "build")!r})) as work:
+    (work / "part").touch()
+    print(work, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        (tmp_path / ".build.work-unknown").mkdir()
+        with work_folder(tmp_path / "build") as own:
+            assert own.is_dir()
+            assert (left / "part").is_file()
+        process.kill()
+        process.wait()
+    with work_folder(tmp_path / "build") as own:
+        assert {path.name for path in tmp_path.iterdir()} == {own.name, ".build.work-unknown"}
+    assert [path.name for path in tmp_path.iterdir()] == [".build.work-unknown"]
+
+
+def test_the_work_lies_where_a_link_points(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "build").symlink_to(tmp_path / "disk" / "build")
+    with work_folder(tmp_path / "build") as work:
+        assert work.parent == tmp_path / "disk"
 
 
 def test_convert_refuses_before_it_loads_the_model(tmp_path: Path) -> None:

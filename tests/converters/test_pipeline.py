@@ -151,7 +151,10 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-def test_an_interrupted_conversion_leaves_the_previous_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+def test_an_interrupted_conversion_leaves_the_previous_build(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     (tmp_path / "network.py").write_text(NETWORK)
     arguments = ["convert", "network:make", "--input", "1x3x16x16", "--target", "tflite", "--out", "kept"]
     command = [sys.executable, "-m", "mvtool", *arguments]
@@ -165,9 +168,9 @@ def test_an_interrupted_conversion_leaves_the_previous_build(tmp_path: Path) -> 
         for line in process.stdout:
             if "emit start" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stdout.read()
-    assert process.wait(timeout=60) == 130, rest
+    assert process.wait(timeout=60) == status, rest
     assert sha256_of(tmp_path / "kept") == before
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("__")) == ["kept", "network.py"]
 

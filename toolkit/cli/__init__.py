@@ -2,7 +2,8 @@
 
 Each command is one module here, imported when it is used, so that `mvtool --help` needs neither NumPy nor
 any framework. Errors of mvtool are printed without a traceback and end with the exit code of
-their class (`mvtool.errors`), and so are files that the system refuses; Ctrl-C ends with 130; anything else is a defect of mvtool and keeps its traceback.
+their class (`mvtool.errors`), and so are files that the system refuses; Ctrl-C ends with 130, SIGTERM with 143
+and SIGHUP with 129, after cleaning up; anything else is a defect of mvtool and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NoReturn
 import click
 
 from mvtool.cli.group import COMMANDS, LazyGroup, version_text
+from mvtool.cli.signals import Ended, ending
 from mvtool.errors import MvtoolError, StorageError
 
 INTERRUPTED = 130
@@ -39,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        result = cli.main(arguments, prog_name="mvtool", standalone_mode=False)
+        with ending():
+            result = cli.main(arguments, prog_name="mvtool", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click makes an Abort of every KeyboardInterrupt.
+        signalled = error.__cause__ if isinstance(error, click.Abort) else error
         click.echo("Interrupted.", err=True)
-        return INTERRUPTED
+        return signalled.status if isinstance(signalled, Ended) else INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user what to do with it
         return _explain(error)
     return result if isinstance(result, int) else 0

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from typing import IO, cast
 
+from mvtool.parent import as_parent
 from mvtool.verification.messages import Command, Doing, Finished, Found, Job, Message, Ready, Stepped
 from mvtool.verification.report import CheckResult, SignalToNoise
 
@@ -53,7 +54,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **_SINGLE_THREAD},
+            env={**os.environ, **as_parent(), **_SINGLE_THREAD},
         )
         # A thread per worker turns the pipe into a queue, whose reads can time out on every system.
         self._queue: queue.Queue[Message | None] = queue.Queue()

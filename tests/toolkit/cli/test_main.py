@@ -16,6 +16,7 @@ from interrupts import interruptible_children
 import mvtool
 from mvtool import cli, errors
 from mvtool.cli.group import COMMANDS, LazyCommand
+from mvtool.cli.signals import ending
 from mvtool.errors import MissingExtraError, MvtoolError, VerificationError
 
 
@@ -178,9 +179,13 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_a_signal_to_a_real_process(number: signal.Signals, expected: int, tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(
-        "import time, click\n@click.command('sleeper')\ndef command():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "import time, click\n@click.command('sleeper')\ndef command():\n    print('ready', flush=True)\n"
+        "    try:\n        time.sleep(60)\n    finally:\n        time.sleep(0.5)\n        print('cleaned', flush=True)\n"
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
@@ -192,7 +197,23 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=30)
-    assert process.returncode == 130
+        process.send_signal(number)
+        time.sleep(0.2)
+        # Another one does not disturb the cleaning up.
+        process.send_signal(signal.SIGTERM if number != signal.SIGINT else 0)
+        printed, shown = process.communicate(timeout=30)
+    assert process.returncode == expected
+    assert printed == b"cleaned\n"
+    assert b"Interrupted" in shown
     assert b"Traceback" not in shown
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
