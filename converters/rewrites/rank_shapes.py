@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from mvtool.converters import places
 from mvtool.converters.rewrites.folded import Folded, reshape_folded
+from mvtool.converters.rewrites.nodes import argument
 from mvtool.converters.rewrites.rank import Constant, RankLowering, common_order, lowers
+from mvtool.errors import ConversionError
 
 aten = torch.ops.aten
 
@@ -150,20 +154,84 @@ def expand(lowering: RankLowering, node: fx.Node, value: Any, shape: list[int]) 
 @lowers(aten.pad.default, aten.constant_pad_nd.default)
 def pad(lowering: RankLowering, node: fx.Node, value: Any, pads: list[int], *rest: Any) -> Any:
     """Pad any axis but the one that is left out."""
+    mode, fill = ("constant", rest[0] if rest else 0) if node.target is aten.constant_pad_nd.default else _mode(rest)
+    if isinstance(value, Tensor) and mode == "circular":
+        # Core ML has no such mode.
+        return _with_border(lowering, node, value, {value.dim() - 1 - axis: a for axis, a in _pairs(pads)}, mode)
     if not isinstance(value, Folded):
         return NotImplemented
-    amounts = {4 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2)}
+    amounts = {4 - axis: pair for axis, pair in _pairs(pads)}
     if amounts.get(value.dropped, (0, 0)) != (0, 0):
         if value.shape[0] != 1 or amounts.get(0, (0, 0)) != (0, 0):
             return NotImplemented
         value = Folded(value.canonical())
-    mode, fill = ("constant", rest[0] if rest else 0) if node.target is aten.constant_pad_nd.default else _mode(rest)
-    flat = [amount for axis in reversed(value.order) for amount in amounts.get(axis, (0, 0))]
-    while flat and flat[-2:] == [0, 0]:
-        flat = flat[:-2]
-    if not flat:
+    amounts = {value.position(axis): pair for axis, pair in amounts.items() if pair != (0, 0)}
+    if not amounts:
         return value
+    if mode != "constant":
+        return Folded(_with_border(lowering, node, value.tensor, amounts, mode), value.order)
+    flat = [amount for position in reversed(range(4)) for amount in amounts.get(position, (0, 0))]
+    while flat[-2:] == [0, 0]:
+        flat = flat[:-2]
     return Folded(torch.nn.functional.pad(value.tensor, flat, mode, fill), value.order)
+
+
+def _pairs(pads: list[int]) -> list[tuple[int, tuple[int, int]]]:
+    """Cells before and after per axis, counted from the last one."""
+    return [(i // 2, (int(pads[i]), int(pads[i + 1]))) for i in range(0, len(pads), 2)]
+
+
+def _with_border(
+    lowering: RankLowering, node: fx.Node, value: Tensor, amounts: dict[int, tuple[int, int]], mode: str
+) -> Tensor:
+    """Pad with the tensor's own cells, axis by axis, as a join of slices.
+
+    Args:
+        lowering: Takes the report.
+        node: The padding.
+        value: What to pad.
+        amounts: Axis to the cells before and after.
+        mode: `replicate`, `reflect` or `circular`, as in `torch.nn.functional.pad`.
+
+    Raises:
+        ConversionError: An amount is negative, or the mode is another.
+    """
+    if mode not in BORDERS or any(min(pair) < 0 for pair in amounts.values()):
+        raise ConversionError(
+            f"The padding {node.name!r} {places.of_node(node)} has the mode {mode!r} and the amounts "
+            f"{list(argument(node, 1))}; expected one of {', '.join(BORDERS)} and no negative amount. "
+            "Cut the tensor with a slice instead."
+        )
+    for axis, (before, after) in amounts.items():
+        size = int(value.shape[axis])
+        spans = BORDERS[mode](size, before), [(0, size)], BORDERS[mode](size, -after)
+        cuts = [aten.slice.Tensor(value, axis, *span) for part in spans for span in part]
+        value = torch.cat(cuts, axis) if len(cuts) > 1 else value
+    lowering.did(f"padding in the mode {mode} as a join of slices")
+    return value
+
+
+def _replicate(size: int, amount: int) -> list[tuple[int, int]]:
+    return [(0, 1)] * amount if amount > 0 else [(size - 1, size)] * -amount
+
+
+def _reflect(size: int, amount: int) -> list[tuple[int, int]]:
+    cells = range(amount, 0, -1) if amount > 0 else range(size - 2, size - 2 + amount, -1)
+    return [(cell, cell + 1) for cell in cells]
+
+
+def _circular(size: int, amount: int) -> list[tuple[int, int]]:
+    if amount == 0:
+        return []
+    return [(size - amount, size)] if amount > 0 else [(0, -amount)]
+
+
+# Slices of an axis (its size) that stand before it (amount > 0) or after it (amount < 0).
+BORDERS: dict[str, Callable[[int, int], list[tuple[int, int]]]] = {
+    "replicate": _replicate,
+    "reflect": _reflect,
+    "circular": _circular,
+}
 
 
 def _mode(rest: tuple[Any, ...]) -> tuple[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -134,6 +134,27 @@ FUNCTIONS = {
 def test_functions_of_video_keep_their_value(name: str) -> None:
     for recipe in (TFLITE, COREML):
         check(Apply(FUNCTIONS[name]), "1x4x6x8x8", recipe)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect", "circular"])
+@pytest.mark.parametrize("amounts", [(1, 2, 0, 3, 2, 1), (0, 0, 0, 0, 3, 0), (3, 3, 3, 3, 0, 0)], ids=str)
+def test_padding_with_own_cells_keeps_its_value(mode: str, amounts: tuple[int, ...]) -> None:
+    for recipe in (TFLITE, COREML):
+        program = check(Apply(lambda x: F.pad(x, amounts, mode)), "1x2x4x6x5", recipe)
+        assert program.rewrites[-1].max_difference == 0
+        assert not [op for op in operators(program) if "pad" in op]
+    check(Apply(lambda x: F.pad(x, amounts[:4], mode)), "1x2x6x5", COREML)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "circular"])
+def test_one_frame_is_padded_in_time_with_itself(mode: Literal["replicate", "circular"]) -> None:
+    check(nn.Conv3d(2, 3, 3, padding=1, padding_mode=mode).eval(), "1x2x1x6x5", TFLITE)
+
+
+def test_a_negative_padding_with_own_cells_is_refused_by_name() -> None:
+    net = nn.Sequential(nn.Conv3d(3, 3, 1), Apply(lambda x: F.pad(x, (1, 1, 0, 0, -1, 1), "circular")))
+    with pytest.raises(ConversionError, match=r"in submodule '1'.* no negative amount\. Cut"):
+        lower(captured(net, "1x3x3x8x8"), TFLITE)
 
 
 class LastNorm(nn.Module):

@@ -52,6 +52,13 @@ def ceil_pools(x: Tensor) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
+def own_borders(x: Tensor) -> Tensor:
+    """Padding with the clip's own cells, and of a picture in the mode that Core ML lacks."""
+    clip = F.pad(F.pad(x, (1, 2, 2, 0, 1, 1), "reflect"), (0, 1, 0, 0, 2, 0), "replicate")
+    picture = F.pad(x[:, :, 0], (2, 1, 1, 0), "circular")
+    return torch.cat([F.pad(clip, (1, 1, 0, 2, 1, 0), "circular").flatten(1), picture.flatten(1)], 1)
+
+
 class Norms(nn.Module):
     """Every normalization of a video once, and learned slopes."""
 
@@ -70,6 +77,7 @@ class Norms(nn.Module):
 
 NETS: dict[str, tuple[nn.Module, str]] = {
     "ceil_mode pools": (Apply(ceil_pools), "1x2x5x9x8"),
+    "own borders": (Apply(own_borders), "1x2x3x5x4"),
     "normalizations": (Norms(), "1x4x3x6x5"),
 }
 
