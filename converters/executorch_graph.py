@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 RESHAPED = frozenset({"squeeze", "unsqueeze", "flatten", "unflatten", "view", "_unsafe_view"})
 """Operators that only rename axes: the values keep their order in memory."""
+NARROW_INTEGERS = (torch.int32, torch.uint8)
 SPLITS = frozenset({"split", "split_with_sizes", "chunk"})
 
 Writer = Callable[[fx.Graph, fx.Node], fx.Node | None]
@@ -228,7 +229,20 @@ def _pad(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return _call(graph, aten.constant_pad_nd.default, (node.args[0], node.args[1], value))
 
 
+def _whole_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """Arithmetic of an integer without axes and a number, as that of a tensor (1,).
+
+    The exporter makes the number an int64 without axes, and two of these have the wider type as their result.
+    """
+    source, value = node.args[0], node.meta["val"]
+    if value.dim() or value.dtype not in NARROW_INTEGERS or node.all_input_nodes != [source] or node.kwargs:
+        return None
+    widened = _call(graph, aten.reshape.default, (source, [1]))
+    return _call(graph, aten.reshape.default, (_call(graph, node.target, (widened, *node.args[1:])), []))
+
+
 WRITERS: dict[str, Writer] = {
+    **dict.fromkeys(("add", "sub", "mul", "rsub", "remainder"), _whole_number),
     "mean": _mean,
     "max_pool2d": _max_pool,
     "select": _select,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mvtool.converters.port_types import port_type
 from mvtool.converters.recipe import HardSwishForm, Recipe
 from mvtool.converters.rewrites import fold_affine, fold_batch_norm, handlers, hard_swish, recurrent
 from mvtool.converters.rewrites.draft import Changes, Draft
@@ -65,12 +66,13 @@ class PortPlan:
     def __init__(self, program: StreamProgram, recipe: Recipe, multipliers: list[float]) -> None:
         """Decide every port's form."""
         last = recipe.channels_last_ports
-        self.inputs = [port_form(p, p.logical_shape, last, ORDER) for p in program.inputs]
-        self.outputs = [port_form(p, p.logical_shape, last, ORDER) for p in program.outputs]
+        self.inputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.inputs]
+        self.outputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.outputs]
         self.states = [
-            (_state_form(s.input, last, factor), _state_form(s.output, last, factor))
+            (_typed(_state_form(s.input, last, factor), recipe), _typed(_state_form(s.output, last, factor), recipe))
             for s, factor in zip(program.states, multipliers, strict=True)
         ]
+        self.computed_types = [_dtype(p) for p in program.input_ports]
 
     def apply(self, program: StreamProgram) -> StreamProgram:
         """`program` with these ports."""
@@ -89,6 +91,15 @@ class PortPlan:
     def results(self) -> list[TensorPort]:
         """Output ports in result order."""
         return [*self.outputs, *(after for _, after in self.states)]
+
+
+def _typed(port: Any, recipe: Recipe) -> Any:
+    return port.model_copy(update={"dtype": port_type(port, recipe.target)})
+
+
+def _dtype(port: TensorPort) -> torch.dtype:
+    found: torch.dtype = getattr(torch, port.dtype)
+    return found
 
 
 def _state_form(port: TensorPort, last: bool, multiplier: float) -> TensorPort:
@@ -154,9 +165,14 @@ class Lowered(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """One step."""
-        arguments = [_enter(v, p) for v, p in zip(values, self._ports.arguments, strict=True)]
+        inside = [_cast(v, dtype) for v, dtype in zip(values, self._ports.computed_types, strict=True)]
+        arguments = [_enter(v, p) for v, p in zip(inside, self._ports.arguments, strict=True)]
         results = self.body(*arguments)
-        return tuple(_leave(r, p) for r, p in zip(results, self._ports.results, strict=True))
+        return tuple(_cast(_leave(r, p), _dtype(p)) for r, p in zip(results, self._ports.results, strict=True))
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value if value.dtype == dtype else value.to(dtype)
 
 
 def _enter(value: Tensor, port: TensorPort) -> Tensor | Folded:
@@ -198,7 +214,7 @@ def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.E
 
 
 def _example(port: TensorPort) -> Tensor:
-    return torch.zeros(port.shape, dtype=getattr(torch, port.dtype))
+    return torch.zeros(port.shape, dtype=_dtype(port))
 
 
 class _ThroughPorts(nn.Module):
@@ -211,7 +227,8 @@ class _ThroughPorts(nn.Module):
 
     def forward(self, *values: Tensor) -> list[Tensor]:
         arguments = [
-            v.permute(p.permutation).reshape(p.shape) for v, p in zip(values, self._ports.arguments, strict=True)
+            _cast(v.permute(p.permutation).reshape(p.shape), _dtype(p))
+            for v, p in zip(values, self._ports.arguments, strict=True)
         ]
         results = self._graph[0](*arguments)
         return [_logical(r, p) for r, p in zip(results, self._ports.results, strict=True)]

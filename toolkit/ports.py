@@ -127,7 +127,7 @@ class TensorPort(Document):
             Shape `shape`, type `dtype`, C-contiguous.
 
         Raises:
-            ManifestError: The shape differs.
+            ManifestError: The shape differs, or an integer port cannot hold a value.
         """
         if tuple(logical.shape) != self.logical_shape:
             raise ManifestError(f"Port {self.name!r} got shape {tuple(logical.shape)}, expected {self.logical_shape}.")
@@ -139,7 +139,21 @@ class TensorPort(Document):
             # float32 division, as the runtimes do it: 255 camera levels come back exactly.
             steps = np.rint(port.astype(np.float32) / np.float32(self.quantization.scale))
             port = np.clip(steps + self.quantization.zero_point, info.min, info.max)
+        else:
+            self._check_range(port)
         return contiguous(port.astype(self.dtype))
+
+    def _check_range(self, values: AnyArray) -> None:
+        if self.dtype == "bool" or np.can_cast(values.dtype, self.dtype) or not self.dtype.startswith(("int", "uint")):
+            return
+        info = np.iinfo(self.dtype)
+        low, high = (values.min(), values.max()) if values.size else (0, 0)
+        if not (info.min <= low and high <= info.max):
+            found = "a value that is not a number" if np.isnan(low) else f"values from {low} to {high}"
+            raise ManifestError(
+                f"Port {self.name!r} got {found}; {self.dtype} holds {info.min} to {info.max}. Keep the numbers within "
+                "that range, for example by counting modulo a period."
+            )
 
     def decode(self, stored: AnyArray) -> AnyArray:
         """Turn what the artifact gives into a tensor of the trained model.

@@ -111,8 +111,9 @@ def relative_difference(after: Tensor, before: Tensor) -> float:
     """max|after - before| / max(max|before|, 1e-3)."""
     if before.numel() == 0:
         return 0.0
-    scale = max(float(before.abs().max()), 1e-3)
-    return float((after.double() - before.double()).abs().max()) / scale
+    # In float64 booleans and small integers have differences too.
+    wanted = before.double()
+    return float((after.double() - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-3)
 
 
 def plain_module(exported: ExportedProgram) -> fx.GraphModule:

@@ -7,19 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emitted import write
 from foreign_models import FOREIGN_MODELS, ForeignModel
 
 import mvtool
-from mvtool.build import artifact_file_name
 from mvtool.converters.capture import capture
-from mvtool.converters.jobs import Job
-from mvtool.converters.lowering import lower
-from mvtool.converters.recipe import recipe_for
-from mvtool.converters.targets import EMITTERS
 from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
-from mvtool.quantization.shared import save_shared
-from mvtool.quantization.sources import load_calibration
 from mvtool.runtimes import open_file
 from mvtool.runtimes.pytorch import open_program
 from mvtool.session import Session
@@ -30,30 +24,15 @@ STEPS = 12
 FP32_LIMIT = 1e-4
 
 
-class Quiet:
-    """Stages that nobody watches."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def stage(self, name: str) -> Quiet:
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("model", FOREIGN_MODELS, ids=lambda model: model.name)
 def test_a_build_for_all_runtimes_is_verified(model: ForeignModel, tmp_path: Path) -> None:
     build = mvtool.convert(
-        model.build(), inputs=model.inputs, states=model.state_pairs, precisions=["fp32", "int8"], out=tmp_path / "build"
+        model.build(),
+        inputs=model.inputs,
+        states=model.state_pairs,
+        precisions=["fp32", "int8"],
+        out=tmp_path / "build",
     )
     verification = mvtool.verify(build.folder)
     assert (len(verification.artifacts), verification.failures) == (6, ())
@@ -63,25 +42,6 @@ def test_a_build_for_all_runtimes_is_verified(model: ForeignModel, tmp_path: Pat
 def program(request: pytest.FixtureRequest) -> StreamProgram:
     model: ForeignModel = request.param
     return capture(model.build(), model.inputs, ModelInfo(model.name), state_pairs=model.state_pairs)
-
-
-def write(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> Path:
-    """Emit one artifact in this process."""
-    shared = folder / "shared"
-    if precision is Precision.INT8:
-        save_shared(program, load_calibration(None, program.info, program.inputs), shared)
-    output = folder / artifact_file_name(program.info.name, target, precision)
-    job = Job(
-        kind="emit",
-        program="",
-        target=target,
-        precision=precision,
-        output=str(output),
-        calibration=str(shared),
-        simulation=str(folder / "simulation"),
-    )
-    EMITTERS[target](job, lower(program, recipe_for(target, precision)), Quiet())  # type: ignore[arg-type]
-    return output
 
 
 def inputs_of(program: StreamProgram) -> list[list[np.ndarray]]:
