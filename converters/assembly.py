@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from mvtool.build import (
     CalibrationEntry,
     GoldenEntry,
     ModelProvenance,
+    RequestedArtifact,
     RewriteEntry,
     SimulationEntry,
     WeightsProvenance,
@@ -45,6 +46,7 @@ def assemble(
     folder: Path,
     results: Mapping[str, JobResult],
     options: Mapping[str, object],
+    requested: Sequence[tuple[Runtime, Precision]],
     calibration: CalibrationEntry | None = None,
 ) -> None:
     """Write `golden.npz` and `manifest.json` into `folder`, which holds the artifacts already.
@@ -55,6 +57,7 @@ def assemble(
         folder: The build folder.
         results: Results of the emit jobs.
         options: Options of the conversion that all artifacts share.
+        requested: Target and precision of each artifact that was to be written.
         calibration: Of the int8 artifacts.
     """
     from mvtool.runtimes.pytorch import open_program
@@ -68,6 +71,7 @@ def assemble(
         model=_provenance(source, program),
         options={key: _json(value) for key, value in options.items()},
         calibration=calibration,
+        requested=tuple(RequestedArtifact(runtime=target, precision=precision) for target, precision in requested),
         artifacts=artifacts,
         program=describe(folder, PROGRAM_FOLDER),
         simulations=simulations,

@@ -342,7 +342,7 @@ def _finish(
     for note in () if calibration is None else calibration.notes:
         _LOG.warning(note)
     with _stage(tell, "golden"), single_threaded_torch():
-        assemble(source, program, staging, results, request.options, calibration)
+        assemble(source, program, staging, results, request.options, request.artifacts, calibration)
     # What cannot be complete does not replace what may be.
     place = partial_of(destination) if failures and destination.exists() else destination
     check_replaceable(place)

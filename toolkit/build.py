@@ -200,6 +200,18 @@ class GoldenEntry(FileEntry):
     tolerances: dict[Precision, Annotated[float, Field(gt=0)]]
 
 
+class RequestedArtifact(Document):
+    """What one artifact was to be; the conversion may have failed.
+
+    Attributes:
+        runtime: Runtime it is for.
+        precision: Arithmetic of the bulk of its operators.
+    """
+
+    runtime: Runtime
+    precision: Precision
+
+
 class BuildManifest(Document):
     """`manifest.json`; see the module docstring.
 
@@ -208,6 +220,7 @@ class BuildManifest(Document):
         model: What was converted.
         options: Options of the conversion that all artifacts share.
         calibration: Of the int8 artifacts.
+        requested: Every artifact that the conversion was asked for; empty in a build of an mvtool that did not record it.
         artifacts: Each file, runtime and precision pair once.
         program: The captured PyTorch program.
         simulations: Quantized PyTorch programs.
@@ -222,6 +235,7 @@ class BuildManifest(Document):
     model: ModelProvenance
     options: dict[str, JsonValue] = Field(default_factory=dict)
     calibration: CalibrationEntry | None = None
+    requested: tuple[RequestedArtifact, ...] = ()
     artifacts: tuple[ArtifactEntry, ...]
     program: FileEntry
     simulations: tuple[SimulationEntry, ...] = ()
@@ -233,6 +247,7 @@ class BuildManifest(Document):
     def _unique(self) -> BuildManifest:
         _refuse_duplicates("file", [entry.file for entry in self.files])
         _refuse_duplicates("artifact", [f"{a.runtime} {a.precision}" for a in self.artifacts])
+        _refuse_duplicates("requested artifact", [f"{r.runtime} {r.precision}" for r in self.requested])
         _refuse_duplicates("simulation", [s.name for s in self.simulations])
         known = {s.name for s in self.simulations}
         for artifact in self.artifacts:
@@ -246,6 +261,12 @@ class BuildManifest(Document):
     def files(self) -> tuple[FileEntry, ...]:
         """Everything that the manifest names."""
         return (*self.artifacts, self.program, *self.simulations, self.golden)
+
+    @property
+    def missing(self) -> tuple[RequestedArtifact, ...]:
+        """What was requested and is not among the artifacts, because its conversion failed."""
+        have = {(artifact.runtime, artifact.precision) for artifact in self.artifacts}
+        return tuple(wanted for wanted in self.requested if (wanted.runtime, wanted.precision) not in have)
 
     def to_json(self) -> str:
         """Indented JSON, keys in the order of the fields."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ import torch
 from interrupts import interruptible_children
 from rewrite_models import Fifo, randomise
 
+from mvtool import cli
 from mvtool.build import Build
 from mvtool.converters import pipeline
 from mvtool.converters.inputs import parse_input
 from mvtool.converters.jobs import Job
 from mvtool.converters.progress import StageEvent
-from mvtool.converters.supervisor import JobFailure
-from mvtool.errors import CaptureError, ConversionError, MissingExtraError, MvtoolError, UsageError
+from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
+from mvtool.errors import CaptureError, ConversionError, MissingExtraError, MvtoolError, UsageError, VerificationError
 from mvtool.files import sha256_of
 from mvtool.ports import Precision, Quantization, Runtime
 
@@ -139,7 +141,7 @@ def test_int8_state_has_one_scale_and_its_reset_is_the_zero_point(build: tuple[B
 @pytest.mark.slow
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "network.py").write_text(NETWORK)
-    digests = []
+    digests: list[dict[str, str]] = []
     for name in ("first", "second"):
         words = ["convert", "network:make", "--input", "1x3x16x16", "--precision", "fp32,fp16,int8", "--out", name]
         environment = {**os.environ, "PYTHONHASHSEED": str(len(digests) + 1)}
@@ -234,6 +236,26 @@ def test_failures_keep_their_class_where_they_agree(tmp_path: Path) -> None:
     assert "2 of the conversion's jobs failed" in text
     assert "tflite fp32, stage emit: no" in text
     assert f"did succeed are in {tmp_path}" in text
+
+
+class OneFails(Supervisor):
+    """Gives the Core ML job a program that is not there."""
+
+    def run(self, jobs: Mapping[str, Job], needs: Mapping[str, str]) -> dict[str, Outcome]:
+        broken = {"coreml_fp32": jobs["coreml_fp32"].model_copy(update={"program": "no/such/program"})}
+        return super().run({**jobs, **broken}, needs)
+
+
+def test_what_could_not_be_written_is_missed_by_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "Supervisor", OneFails)
+    with pytest.raises(MvtoolError, match=r"(?s)coreml fp32, stage load.*no/such/program.*did succeed are in"):
+        convert(tmp_path / "part", targets=["tflite", "coreml"])
+    made = Build.load(tmp_path / "part")
+    assert [(a.runtime, a.precision) for a in made.manifest.artifacts] == [(Runtime.TFLITE, Precision.FP32)]
+    assert [(m.runtime, m.precision) for m in made.manifest.missing] == [(Runtime.COREML, Precision.FP32)]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", str(made.folder)])
+    assert end.value.code == VerificationError.exit_code
 
 
 def test_public_schema_names_every_port(build: tuple[Build, list[StageEvent]]) -> None:

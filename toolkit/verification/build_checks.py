@@ -26,12 +26,17 @@ def check_reference_files(build: Build) -> CheckResult:
 
 
 def check_listed(build: Build) -> CheckResult:
-    """The manifest lists artifacts, and every artifact that lies in the folder."""
+    """The manifest lists artifacts: every one that was requested, and every one that lies in the folder."""
     listed = {entry.file for entry in build.manifest.artifacts}
     suffixes = tuple(SUFFIX_OF_RUNTIME.values())
     present = {entry.name for entry in build.folder.iterdir() if entry.name.endswith(suffixes)}
     if not listed:
         return failed(Check.LISTED, "the build manifest lists no artifact")
+    if missing := [f"{wanted.runtime} {wanted.precision}" for wanted in build.manifest.missing]:
+        return failed(
+            Check.LISTED,
+            f"{', '.join(missing)} was requested but is not in the build, because its conversion failed; convert again",
+        )
     if unlisted := sorted(present - listed):
         return failed(Check.LISTED, f"{', '.join(unlisted)} lies in the build folder but is not in the build manifest")
     return passed(Check.LISTED, f"{len(listed)} artifacts, no others in the folder")

@@ -20,7 +20,7 @@ class Check(StrEnum):
 
     Attributes:
         REFERENCE_FILES: The saved PyTorch programs are those that the manifest hashes.
-        LISTED: The build manifest lists artifacts, and every artifact in the folder.
+        LISTED: The build manifest lists artifacts: every one that was requested, and every one in the folder.
         GOLDEN_FILE: The golden file is the hashed one and the PyTorch program reproduces it.
         INPUTS: Enough inputs were generated, and enough of them differ.
         SIZE: The file has the size that the manifest says.

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mvtool import cli
-from mvtool.build import Build
+from mvtool.build import Build, RequestedArtifact
 from mvtool.errors import ManifestError
 from mvtool.ports import Precision, Runtime
 from mvtool.verification.messages import ALL_SLOTS
@@ -36,7 +36,9 @@ def one_artifact(build: Build, folder: Path) -> Build:
         path = folder / other.file
         if other.file != entry.file:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    manifest = build.manifest.model_copy(update={"artifacts": (entry,), "simulations": ()})
+    requested = (RequestedArtifact(runtime=entry.runtime, precision=entry.precision),)
+    changes = {"artifacts": (entry,), "simulations": (), "requested": requested}
+    manifest = build.manifest.model_copy(update=changes)
     Build(folder, manifest).save()
     return Build.load(folder)
 
@@ -121,6 +123,23 @@ def test_a_missing_artifact_fails(small: Build) -> None:
     found = verify(small.folder, frames_replayed=8)
     assert statuses(found)[Check.SIZE] is Status.FAILED
     assert "is missing" in " ".join(found.failures)
+
+
+def test_a_requested_artifact_that_was_not_written_fails(small: Build) -> None:
+    wanted = (*small.manifest.requested, RequestedArtifact(runtime=Runtime.COREML, precision=Precision.INT8))
+    Build(small.folder, small.manifest.model_copy(update={"requested": wanted})).save()
+    found = verify(small.folder, frames_replayed=8, save=False)
+    assert statuses(found)[Check.LISTED] is Status.FAILED
+    assert "coreml int8 was requested but is not in the build" in " ".join(found.failures)
+    assert not found.passed
+
+
+def test_a_build_that_does_not_say_what_was_requested_is_accepted(small: Build) -> None:
+    document = json.loads((small.folder / "manifest.json").read_text())
+    del document["requested"]
+    (small.folder / "manifest.json").write_text(json.dumps(document))
+    found = verify(small.folder, frames_replayed=8, save=False)
+    assert statuses(found)[Check.LISTED] is Status.PASSED
 
 
 def test_an_unknown_kind_of_artifact_is_refused(small: Build) -> None:
