@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvtool.errors import ConversionError, VideoError
 from mvtool.ports import AnyArray, Preprocessing, Quantization, TensorPort, contiguous
 from mvtool.program import StreamProgram
 
-Step = tuple[NDArray[np.float32], ...]
-"""Logical model inputs of one call, in port order."""
+Step = tuple[AnyArray, ...]
+"""Logical model inputs of one call, in port order: float32, or whole numbers where the model takes them."""
 
 Clip = tuple[Step, ...]
 """Consecutive calls; the state is reset before the first."""
@@ -52,7 +51,7 @@ class CalibrationSet:
     """Clips of logical model inputs.
 
     Attributes:
-        clips: Clip, then step, then input; float32 in the trained model's shapes.
+        clips: Clip, then step, then input, in the trained model's shapes.
         bundled: The clips are mvtool's own, not the user's data.
         origin: Where the clips come from, for reports; no machine paths.
         notes: What the user should know, one sentence each; shown as warnings.

@@ -4,7 +4,7 @@ folder of videos        one clip per file
 folder of folders       one clip per subfolder, its images in the order of their names
 folder of images        one clip
 .npy (T, H, W, C)       uint8: camera frames, preprocessed like a video; float: preprocessed frames
-.npy (steps, *input)    float: logical inputs of a model with one input
+.npy (steps, *input)    logical inputs of a model with one input, in its own type
 .npz                    one such array per model input, by name
 folder of .npy/.npz     one clip per file
 """
@@ -35,6 +35,9 @@ MAX_STEPS = 100
 MAX_WINDOWS = 4
 """Clips of T frames that a model without state takes from one video."""
 
+WHOLE_TYPES = frozenset({"int32", "int64", "uint8", "bool"})
+"""Types of model inputs that do not hold real numbers."""
+
 RANDOM_SEED = 20_240_229
 RANDOM_STEPS = 64
 
@@ -48,7 +51,8 @@ def load_calibration(
 
     Args:
         path: Folder or file of the forms above. None takes the bundled clip for a model whose only input is a
-            video frame, and seeded normal random inputs for every other model; both leave a note.
+            video frame, and seeded random inputs for every other model, normal numbers or 0 and 1 for an input of
+            whole numbers; both leave a note.
         info: Preprocessing and frames per step.
         inputs: The model's inputs in port order.
         stream: The model carries state: clips shorter than `STREAM_STEPS` are then played to and fro, because
@@ -133,14 +137,20 @@ def _bundled(info: ModelInfo, inputs: Sequence[InputPort], stream: bool) -> Cali
 def _random(inputs: Sequence[InputPort], stream: bool) -> CalibrationSet:
     generator = np.random.default_rng(RANDOM_SEED)
     steps = tuple(
-        tuple(generator.standard_normal(port.logical_shape, dtype=np.float32) for port in inputs)
-        for _ in range(RANDOM_STEPS if stream else MAX_WINDOWS)
+        tuple(_random_input(port, generator) for port in inputs) for _ in range(RANDOM_STEPS if stream else MAX_WINDOWS)
     )
     note = (
-        "Calibrated on random normal inputs, because the model does not take video frames: int8 ranges are a guess. "
+        "Calibrated on random inputs, because the model does not take video frames: int8 ranges are a guess. "
         "Give .npy arrays of real inputs with --calibration."
     )
     return CalibrationSet((steps,), bundled=True, origin="random", notes=(note,))
+
+
+def _random_input(port: InputPort, generator: np.random.Generator) -> AnyArray:
+    if port.dtype in WHOLE_TYPES:
+        # 0 and 1 are valid for a flag, a class index and a token alike.
+        return generator.integers(0, 2, port.logical_shape).astype(port.dtype)
+    return generator.standard_normal(port.logical_shape, dtype=np.float32)
 
 
 def _clips(
@@ -228,12 +238,12 @@ def _single_array(array: AnyArray, source: Path, info: ModelInfo, inputs: Sequen
             "Give an .npz with one array per input name."
         )
     port = inputs[0]
-    if array.shape[1:] == port.logical_shape and array.dtype != np.uint8:
+    if array.shape[1:] == port.logical_shape and (array.dtype != np.uint8 or port.dtype in WHOLE_TYPES):
         return tuple((step,) for step in _stack(array, source, port)[:MAX_STEPS])
     if not (_is_video_model(info, inputs) and array.ndim == 4 and array.shape[-1] == 3):
         raise VideoError(
             f"{source.name} holds {array.dtype} of shape {array.shape}; expected (steps, "
-            f"{', '.join(map(str, port.logical_shape))}) of float32, or video frames (T, H, W, 3)."
+            f"{', '.join(map(str, port.logical_shape))}) of {port.dtype}, or video frames (T, H, W, 3)."
         )
     contract = info.preprocessing
     if array.dtype == np.uint8 and contract is not None:
@@ -243,13 +253,20 @@ def _single_array(array: AnyArray, source: Path, info: ModelInfo, inputs: Sequen
     return clip_of_frames(frames, port, stream=stream)
 
 
-def _stack(array: AnyArray, source: Path, port: InputPort) -> NDArray[np.float32]:
+def _stack(array: AnyArray, source: Path, port: InputPort) -> AnyArray:
     if array.shape[1:] != port.logical_shape or not len(array):
         raise VideoError(
             f"{source.name} holds shape {array.shape} for input {port.name!r}; expected (steps, "
             f"{', '.join(map(str, port.logical_shape))})."
         )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    if port.dtype not in WHOLE_TYPES:
+        return np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.kind not in "iub":
+        raise VideoError(
+            f"{source.name} holds {array.dtype} for input {port.name!r} of type {port.dtype}; save whole numbers, for "
+            f"example with .astype({port.dtype!r})."
+        )
+    return np.ascontiguousarray(array)
 
 
 def _listed(suffixes: frozenset[str]) -> str:

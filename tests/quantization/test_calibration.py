@@ -172,3 +172,23 @@ def test_unusable_folders(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match=message):
         load_calibration(tmp_path / name, INFO, [frame_port((1, 3, 8, 8), "NCHW")])
+
+
+def token_port() -> InputPort:
+    return InputPort(name="k", position=0, shape=(1, 4), dtype="int64", logical_shape=(1, 4), permutation=(0, 1))
+
+
+def test_inputs_of_whole_numbers_are_calibrated_with_0_and_1() -> None:
+    steps = [step[0] for step in load_calibration(None, ModelInfo("m"), [token_port()]).clips[0]]
+    assert {str(step.dtype) for step in steps} == {"int64"}
+    assert {int(value) for step in steps for value in step.flat} == {0, 1}
+
+
+def test_arrays_of_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    # 2^24 + 1 is the first whole number that float32 cannot hold.
+    np.save(tmp_path / "tokens.npy", np.full((3, 1, 4), 2**24 + 1))
+    found = load_calibration(tmp_path, ModelInfo("m"), [token_port()], stream=False).clips[0][0][0]
+    assert (str(found.dtype), int(found[0, 0])) == ("int64", 2**24 + 1)
+    np.save(tmp_path / "tokens.npy", np.full((3, 1, 4), 0.5))
+    with pytest.raises(VideoError, match="holds float64 for input 'k' of type int64; save whole numbers"):
+        load_calibration(tmp_path, ModelInfo("m"), [token_port()])
