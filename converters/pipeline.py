@@ -40,6 +40,7 @@ from mvtool.errors import (
     MissingExtraError,
     MvtoolError,
     RuntimeLoadError,
+    StorageError,
     UsageError,
     VideoError,
 )
@@ -61,7 +62,7 @@ _LOG = logging.getLogger(__name__)
 _COST = {Runtime.EXECUTORCH: 3, Runtime.TFLITE: 2, Runtime.COREML: 1}
 # Errors of a worker that keep their class, and so their exit code, on the way to the user.
 _ERROR_CLASSES: dict[str, type[MvtoolError]] = {
-    kind.__name__: kind for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError)
+    kind.__name__: kind for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError, StorageError)
 }
 _PURPOSES = {
     Runtime.TFLITE: (("litert_torch", "ai_edge_litert"), "to write TFLite files"),

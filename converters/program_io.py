@@ -12,6 +12,7 @@ does not promise to read a `.pt2` of another version.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from mvtool.converters.pt2 import load_exported
-from mvtool.errors import ConversionError
+from mvtool.errors import ConversionError, StorageError
 from mvtool.extras import require
 from mvtool.files import atomic_path
 from mvtool.ports import Document, InputPort, LogicalState, OutputPort, StateForm, TensorPort
@@ -54,9 +55,10 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
     every process.
 
     Raises:
-        ConversionError: The folder cannot be written, or torch cannot serialize the graph.
+        StorageError: The folder cannot be written.
+        ConversionError: torch cannot serialize the graph.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     torch = require("torch", "to save an exported graph")
     target = Path(folder)
@@ -72,12 +74,16 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
         with atomic_path(target) as folder_in_progress:
             folder_in_progress.mkdir()
             _forget_history(program)
-            # torch writes the file's name into the archive, so the name must not vary.
-            torch.export.save(program.exported, folder_in_progress / GRAPH_FILE)
-            save_file(initial, folder_in_progress / INITIAL_FILE)
+            # Through memory: on a full disk torch's own writer ends the process instead of raising.
+            graph = io.BytesIO()
+            torch.export.save(program.exported, graph)
+            (folder_in_progress / GRAPH_FILE).write_bytes(graph.getbuffer())
+            (folder_in_progress / INITIAL_FILE).write_bytes(save(initial))
             (folder_in_progress / JSON_FILE).write_text(document.model_dump_json(indent=1), "utf-8")
-    except (OSError, RuntimeError) as error:
-        raise ConversionError(f"The stream program cannot be written to {target}: {error}") from error
+    except OSError as error:
+        raise StorageError.of(error) or ConversionError(_unwritten(target, error)) from error
+    except RuntimeError as error:
+        raise ConversionError(_unwritten(target, error)) from error
     return target
 
 
@@ -112,6 +118,10 @@ def load_program(folder: str | os.PathLike[str]) -> StreamProgram:
         outputs=document.outputs,
         rewrites=document.rewrites,
     )
+
+
+def _unwritten(target: Path, error: Exception) -> str:
+    return f"The stream program cannot be written to {target}: {error}"
 
 
 def _forget_history(program: StreamProgram) -> None:

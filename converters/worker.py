@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
-from mvtool.errors import ConversionError, MvtoolError
+from mvtool.errors import ConversionError, MvtoolError, StorageError
 from mvtool.parent import end_with_parent
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class Stages:
 
     def failed(self, error: BaseException) -> None:
         """Send the error that ends the job."""
-        text = str(error) if isinstance(error, MvtoolError) else f"{type(error).__name__}: {error}"
-        kind = type(error).__name__ if isinstance(error, MvtoolError) else None
+        known = StorageError.of(error) if isinstance(error, OSError) else error
+        text = str(known) if isinstance(known, MvtoolError) else f"{type(error).__name__}: {error}"
+        kind = type(known).__name__ if isinstance(known, MvtoolError) else None
         self._send(WorkerLine(stage=self.current, status="failed", message=text, error=kind))
 
     def _send(self, line: WorkerLine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,12 +24,22 @@ from mvtool.converters.inputs import parse_input
 from mvtool.converters.jobs import Job
 from mvtool.converters.progress import StageEvent
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
-from mvtool.errors import CaptureError, ConversionError, MissingExtraError, MvtoolError, UsageError, VerificationError
+from mvtool.errors import (
+    CaptureError,
+    ConversionError,
+    MissingExtraError,
+    MvtoolError,
+    StorageError,
+    UsageError,
+    VerificationError,
+)
 from mvtool.files import sha256_of
 from mvtool.ports import Precision, Quantization, Runtime
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+SMALLEST = 8192
+"""Bytes that a file may have on a disk that is nearly full."""
 SHAPE = (parse_input("1x3x1x12x12"),)
 NETWORK = """
 import torch
@@ -230,12 +241,31 @@ def test_failures_keep_their_class_where_they_agree(tmp_path: Path) -> None:
         return type(pipeline._error_of({str(i): failure(n) for i, n in enumerate(names)}, tmp_path))
 
     assert kind("CaptureError") is CaptureError
+    assert kind("StorageError") is StorageError
     assert kind("CaptureError", None) is ConversionError
     assert kind(None) is ConversionError
     text = str(pipeline._error_of({"a": failure(None), "b": failure(None, Runtime.COREML)}, tmp_path))
     assert "2 of the conversion's jobs failed" in text
     assert "tflite fp32, stage emit: no" in text
     assert f"did succeed are in {tmp_path}" in text
+
+
+def test_a_disk_that_takes_no_more_is_told_as_such(tmp_path: Path) -> None:
+    """The limit on the size of files stands for a full disk: also root can be made to feel it."""
+    (tmp_path / "network.py").write_text(NETWORK)
+    words = ["convert", "network:make", "--input", "1x3x16x16", "--target", "tflite", "--out", "out"]
+    result = subprocess.run(
+        [sys.executable, "-m", "mvtool", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST, SMALLEST)),
+    )
+    assert result.returncode == StorageError.exit_code, result.stderr
+    assert "could not be read or written: File too large. Raise the limit" in result.stderr
+    assert "defect" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("__")] == ["network.py"]
 
 
 class OneFails(Supervisor):

@@ -15,7 +15,7 @@ from foreign_models import FOREIGN_MODELS
 from mvtool.converters.capture import capture
 from mvtool.converters.inputs import InputSpec
 from mvtool.converters.program_io import GRAPH_FILE, INITIAL_FILE, JSON_FILE, load_program, save_program
-from mvtool.errors import ConversionError
+from mvtool.errors import ConversionError, StorageError
 from mvtool.ports import Preprocessing
 from mvtool.program import ModelInfo, StreamProgram
 
@@ -124,5 +124,5 @@ def test_unknown_keys_are_refused(program: StreamProgram, tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_written(program: StreamProgram, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConversionError, match="cannot be written"):
+    with pytest.raises(StorageError, match="could not be read or written: File exists"):
         save_program(program, tmp_path / "file" / "program")
