@@ -115,7 +115,7 @@ def _bind(
         raise CaptureError(
             f"{owner}.forward needs the argument {missing[0]!r}, which was not given; "
             f"name it with --input {missing[0]}=1x32, in Python InputSpec({missing[0]!r}, (1, 32)), "
-            "or pass a constant if it is no tensor."
+            f"or pass a constant if it is no tensor: --forward-kwargs '{{\"{missing[0]}\": true}}'."
         )
     return paths
 

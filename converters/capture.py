@@ -69,8 +69,9 @@ def capture(
     try:
         _prepare(module)
         plan = plan_call(module, inputs, constants or {})
-        capture_checks.check_inputs(plan)
-        starts = _starts(plan, [before for before, _ in state_pairs], initial or {})
+        paired = [before for before, _ in state_pairs]
+        capture_checks.check_inputs(plan, paired)
+        starts = _starts(plan, paired, initial or {})
         first, settled = warm_up(module, plan, starts)
         pairs = _resolve(plan, state_pairs, first.outputs, starts)
         warm = Snapshot(module)
@@ -83,15 +84,15 @@ def capture(
         reached = [*(loop.source for loop in ends.buffers), *ends.written, *ends.unchanged]
         capture_checks.check_reached(module, rollout.changed, reached)
         wiring = Wiring(plan, pairs, rollout, ends, stream_state(module), tuple(output_names))
-        wired = wire(exported, wiring, _with_frames(info, inputs))
+        wired = wire(exported, wiring, _with_frames(info, inputs, paired))
         return prove(wired, rollout)
     finally:
         keep.restore()
 
 
-def _with_frames(info: ModelInfo, inputs: Sequence[InputSpec]) -> ModelInfo:
+def _with_frames(info: ModelInfo, inputs: Sequence[InputSpec], states: Sequence[str]) -> ModelInfo:
     """A clip of T frames per call says so itself, where nothing else was said."""
-    clips = [spec.shape[2] for spec in inputs if spec.layout == "NCTHW"]
+    clips = [spec.shape[2] for spec in inputs if spec.layout == "NCTHW" and spec.name not in states]
     return replace(info, frames_per_step=clips[0]) if info.frames_per_step == 1 and clips else info
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,17 +40,18 @@ def check_module(module: nn.Module) -> None:
             )
 
 
-def check_inputs(plan: CallPlan) -> None:
-    """Video frames come from one video at a time.
+def check_inputs(plan: CallPlan, states: Collection[str]) -> None:
+    """Video frames come from one video at a time; `states`, paths of inputs that hold state, have any shape.
 
     Raises:
         CaptureError: An image input has a batch other than 1.
     """
     for spec, path in zip(plan.specs, plan.paths, strict=True):
-        if spec.is_image and spec.shape[0] != 1:
+        if spec.is_image and path not in states and spec.shape[0] != 1:
             raise CaptureError(
                 f"The image input {path!r} has shape {list(spec.shape)} with a batch of {spec.shape[0]}; an artifact steps "
-                "one video, so the batch must be 1. Say image=False if the first axis is no batch."
+                "one video, so the batch must be 1. If it holds no pictures, say so: --input "
+                f"{path}={'x'.join(map(str, spec.shape))}@tensor, in Python InputSpec(..., image=False)."
             )
 
 

@@ -4,21 +4,28 @@
 --input frame=1x3x172x172:float32      the argument `frame`
 --input state.0=1x32                   an element of the tuple argument `state`
 --input cache.k=1x8x4                  an entry of the dict argument `cache`
+--input points=1x3x8x8@tensor          no picture, although its shape is that of one
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
+import numpy as np
+
 from mvtool.errors import UsageError
-from mvtool.ports import DType
+from mvtool.ports import AnyArray, DType
 
 DTYPES: tuple[str, ...] = get_args(DType)
 IMAGE_LAYOUTS = {4: "NCHW", 5: "NCTHW"}
 IMAGE_CHANNELS = 3
-_TEXT = re.compile(r"^(?:(?P<name>[A-Za-z_][\w.]*)=)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>\w+))?$")
+_TEXT = re.compile(
+    r"^(?:(?P<name>[A-Za-z_][\w.]*)=)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>\w+))?(?P<tensor>@tensor)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,11 @@ class InputSpec:
 
 
 def parse_input(text: str, *, image: bool | None = None) -> InputSpec:
-    """Parse `[name=]1x3x172x172[:float32]`.
+    """Parse `[name=]1x3x172x172[:float32][@tensor]`.
 
     Args:
         text: Sizes joined with `x` or `,`, or `scalar` for a tensor without axes.
-        image: Overrides the guess from the shape.
+        image: Overrides the guess from the shape, as `@tensor` does.
 
     Raises:
         UsageError: The text has another form, a size is 0, or the type is unknown.
@@ -70,11 +77,13 @@ def parse_input(text: str, *, image: bool | None = None) -> InputSpec:
         (1, 3, 172, 172)
         >>> parse_input("1x32:int64").is_image
         False
+        >>> parse_input("points=1x3x8x8@tensor").is_image
+        False
     """
     match = _TEXT.match(text.strip())
     if match is None:
         raise UsageError(
-            f"The input {text!r} cannot be read; expected [name=]1x3x172x172[:float32], "
+            f"The input {text!r} cannot be read; expected [name=]1x3x172x172[:float32][@tensor], "
             "for example frame=1x3x172x172 or state.0=1x32:float32."
         )
     sizes = [] if match["shape"] == "scalar" else [int(size) for size in re.split("[x,]", match["shape"])]
@@ -83,7 +92,13 @@ def parse_input(text: str, *, image: bool | None = None) -> InputSpec:
     dtype = match["dtype"] or "float32"
     if dtype not in DTYPES:
         raise UsageError(f"The input {text!r} asks for type {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    return InputSpec(match["name"], tuple(sizes), dtype, image=image)  # type: ignore[arg-type]
+    picture = False if match["tensor"] else image
+    return InputSpec(match["name"], tuple(sizes), dtype, image=picture)  # type: ignore[arg-type]
+
+
+def picture_of(specs: Sequence[InputSpec], states: Collection[str] = ()) -> InputSpec | None:
+    """The first input that holds video frames; `states` are names of inputs that hold state."""
+    return next((spec for spec in specs if spec.is_image and spec.name not in states), None)
 
 
 def parse_state(text: str) -> tuple[str, str]:
@@ -100,3 +115,29 @@ def parse_state(text: str) -> tuple[str, str]:
     if not (before and equals and after) or "=" in after:
         raise UsageError(f"The state {text!r} cannot be read; expected input=output, for example h=output_1.")
     return before, after
+
+
+def parse_initial(text: str) -> tuple[str, float | AnyArray]:
+    """Parse the `input=number` or `input=file.npy` of `--initial`.
+
+    Raises:
+        UsageError: It has another form, or the file is no array.
+
+    Examples:
+        >>> parse_initial("h=0.5")
+        ('h', 0.5)
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise UsageError(f"The initial value {text!r} cannot be read; expected input=0.5 or input=file.npy.")
+    if Path(value).suffix == ".npy":
+        try:
+            return name, np.asarray(np.load(value, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"The initial value of {name!r} cannot be read from {value}: {error}.") from error
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise UsageError(
+            f"The initial value {value!r} of {name!r} is neither a number nor a .npy file; for example {name}=0.5."
+        ) from error

@@ -29,7 +29,7 @@ from mvtool.converters.destination import (
     partial_of,
     work_folder,
 )
-from mvtool.converters.inputs import InputSpec
+from mvtool.converters.inputs import InputSpec, picture_of
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, StageEvent
 from mvtool.converters.recipe import recipe_for
@@ -46,7 +46,8 @@ from mvtool.errors import (
 )
 from mvtool.extras import EXTRA_OF_PACKAGE
 from mvtool.files import atomic_path
-from mvtool.ports import Precision, Preprocessing, Runtime
+from mvtool.ports import AnyArray, Precision, Preprocessing, Runtime
+from mvtool.preprocessing import plain
 from mvtool.threads import single_threaded_torch
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def convert(
     inputs: Sequence[InputSpec] = (),
     kwargs: Mapping[str, object] | None = None,
     states: Sequence[tuple[str, str]] = (),
+    initial: Mapping[str, float | AnyArray] | None = None,
+    forward_kwargs: Mapping[str, object] | None = None,
     gate: str | None = None,
     num_classes: int | None = None,
     labels: str | None = None,
@@ -128,6 +131,8 @@ def convert(
         inputs: Shapes of the inputs of a model that is not of the zoo.
         kwargs: Keyword arguments of the factory.
         states: `(input, output)` names of states that the model takes and returns as tensors.
+        initial: First value of such states by the name of the input; 0 where nothing is given.
+        forward_kwargs: Arguments of `forward` that are not tensors.
         gate: Squeeze-excite gate of imported MoViNet streams.
         num_classes: Width of the logits of a zoo model, where it is not the published one.
         labels: `kinetics600`, `kinetics400`, or a text file with one label per line, which goes into the manifests.
@@ -156,7 +161,7 @@ def convert(
     destination = destination_of(out, source.info.name)
     check_destination(destination)
     with _stage(tell, "capture"), single_threaded_torch():
-        program = _capture(source, inputs, states, preprocessing)
+        program = _capture(source, inputs, states, preprocessing, initial, forward_kwargs)
     _check_labels(program, labels)
     with work_folder(destination) as work:
         staging = work / "build"
@@ -257,9 +262,16 @@ def _capture(
     inputs: Sequence[InputSpec],
     states: Sequence[tuple[str, str]],
     preprocessing: Preprocessing | None,
+    initial: Mapping[str, float | AnyArray] | None,
+    forward_kwargs: Mapping[str, object] | None,
 ) -> StreamProgram:
     from mvtool.converters.capture import capture
 
+    if inputs and source.info.preprocessing is not None:
+        raise UsageError(
+            f"{source.origin} says the shape of its input itself, {_shapes(source.inputs)}; --input is for other models. "
+            "Another picture size is an argument of the factory: --kwargs '{\"resolution\": 224}'."
+        )
     specs = tuple(inputs) or source.inputs
     if not specs:
         raise UsageError(
@@ -269,15 +281,24 @@ def _capture(
     info = source.info
     if preprocessing is not None and info.preprocessing is not None:
         raise UsageError(f"{source.origin} says its own preprocessing; --mean and --std are for other models.")
-    if info.preprocessing is None and specs[0].is_image:
-        info = replace(info, preprocessing=preprocessing or _plain_pictures(specs[0]))
-    return capture(source.module, specs, info, state_pairs=states, output_names=source.output_names)
+    picture = picture_of(specs, [before for before, _ in states])
+    if preprocessing is not None and picture is None:
+        raise UsageError(f"{source.origin} takes no pictures, {_shapes(specs)}; leave the preprocessing out.")
+    if info.preprocessing is None and picture is not None:
+        info = replace(info, preprocessing=preprocessing or plain(*picture.shape[-2:]))
+    return capture(
+        source.module,
+        specs,
+        info,
+        state_pairs=states,
+        initial=initial,
+        constants=forward_kwargs,
+        output_names=source.output_names,
+    )
 
 
-def _plain_pictures(spec: InputSpec) -> Preprocessing:
-    """RGB in 0..1 at the size of the input, for a model that says nothing else."""
-    height, width = spec.shape[-2:]
-    return Preprocessing(resize_short_side=min(height, width), crop=(height, width))
+def _shapes(specs: Sequence[InputSpec]) -> str:
+    return ", ".join("x".join(map(str, spec.shape)) or "scalar" for spec in specs)
 
 
 def _run_jobs(

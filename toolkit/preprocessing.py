@@ -23,6 +23,18 @@ FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
 
 
+def plain(height: int, width: int) -> Preprocessing:
+    """For a model whose contract nobody stated: RGB in 0..1, the centre of the frame.
+
+    The shorter side becomes the longer side of the input, so that the crop fits every shape of video.
+
+    Args:
+        height: Of the model's input, pixels.
+        width: Of the model's input, pixels.
+    """
+    return Preprocessing(resize_short_side=max(height, width), crop=(height, width))
+
+
 def apply(preprocessing: Preprocessing, frame: ByteArray) -> FloatArray:
     """Resize, crop and scale one frame.
 

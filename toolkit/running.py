@@ -254,13 +254,9 @@ def to_logical(frames: FloatArray, port: InputPort) -> FloatArray:
 
 
 def default_preprocessing(port: InputPort) -> Preprocessing:
-    """For a user's own model, whose contract nobody stated: RGB in 0..1, the centre of the frame.
-
-    The shorter side becomes the longer side of the input, so that the crop always fits.
-    """
+    """The contract for a port whose manifest states none."""
     sizes = dict(zip(port.logical_layout or "", port.logical_shape, strict=True))
-    height, width = sizes["H"], sizes["W"]
-    return Preprocessing(resize_short_side=max(height, width), crop=(height, width))
+    return preprocessing.plain(sizes["H"], sizes["W"])
 
 
 def _image_port(manifest: PortManifest) -> InputPort:

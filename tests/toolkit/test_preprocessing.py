@@ -109,3 +109,11 @@ def test_the_same_bytes_whatever_the_memory_layout() -> None:
     first = preprocessing.crop_resized(frame, 32, (32, 32))
     assert first.tobytes() == preprocessing.crop_resized(mirrored, 32, (32, 32)).tobytes()
     assert first.tobytes() == preprocessing.crop_resized(np.asfortranarray(frame), 32, (32, 32)).tobytes()
+
+
+@pytest.mark.parametrize("crop", [(16, 32), (32, 16), (24, 24)])
+@pytest.mark.parametrize("size", [(100, 100), (90, 160), (160, 90), (17, 200)])
+def test_the_plain_contract_fits_every_shape_of_video(crop: tuple[int, int], size: tuple[int, int]) -> None:
+    found = preprocessing.apply(preprocessing.plain(*crop), np.full((*size, 3), 51, np.uint8))
+    assert found.shape == (*crop, 3)
+    np.testing.assert_allclose(found, 0.2, atol=1e-6)

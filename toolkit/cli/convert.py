@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
 if TYPE_CHECKING:
+    from mvtool.converters.inputs import InputSpec
     from mvtool.ports import Preprocessing
 
 STAGE_TIMEOUT_S = 600.0
@@ -39,9 +42,19 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
     type=click.Path(path_type=Path),
     help="For int8: a folder of videos, of image folders, or a .npy file. Default: the bundled clip.",
 )
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]1x3x172x172[:DTYPE]", help="Of an own model; repeat.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]1x3x172x172[:DTYPE][@tensor]",
+    help="Of an own model; repeat. 1x3xHxW and 1x3xTxHxW are pictures unless @tensor follows.",
+)
 @click.option("--kwargs", metavar="JSON", help="Keyword arguments of the model's factory.")
 @click.option("--state", "states", multiple=True, metavar="IN=OUT", help="State that is passed in and out; repeat.")
+@click.option(
+    "--initial", multiple=True, metavar="IN=0.5|FILE.npy", help="First value of such a state, else 0; repeat."
+)
+@click.option("--forward-kwargs", metavar="JSON", help="Arguments of forward that are not tensors.")
 @click.option("--gate", type=click.Choice(GATES), help="Squeeze-excite gate of imported streams.")
 @click.option("--classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
 @click.option("--labels", metavar="NAME|FILE", help="kinetics600, kinetics400, or a file with one label per line.")
@@ -67,6 +80,8 @@ def command(
     inputs: tuple[str, ...],
     kwargs: str | None,
     states: tuple[str, ...],
+    initial: tuple[str, ...],
+    forward_kwargs: str | None,
     gate: str | None,
     classes: int | None,
     labels: str | None,
@@ -81,11 +96,12 @@ def command(
     MODEL is a name of `mvtool zoo`, an own `package.module:factory`, or a saved program `model.pt2`. The build folder
     gets one file per target and precision, a manifest, and a golden file; `mvtool verify` executes them.
     """
-    from mvtool.converters.inputs import parse_input, parse_state
+    from mvtool.converters.inputs import parse_initial, parse_input, parse_state
     from mvtool.converters.pipeline import convert
 
     console.show_warnings(verbose)
     specs = tuple(parse_input(text) for text in inputs)
+    pairs = tuple(parse_state(text) for text in states)
     if (mean or std) and not specs:
         raise UsageError("--mean and --std belong to a model with --input; a model of the zoo says its own.")
     started = time.monotonic()
@@ -99,11 +115,13 @@ def command(
             calibration=calibration,
             inputs=specs,
             kwargs=parse_kwargs(kwargs),
-            states=tuple(parse_state(text) for text in states),
+            states=pairs,
+            initial=dict(parse_initial(text) for text in initial),
+            forward_kwargs=parse_kwargs(forward_kwargs, "--forward-kwargs"),
             gate=gate,
             num_classes=classes,
             labels=labels,
-            preprocessing=parse_preprocessing(mean, std, specs[0].shape) if specs else None,
+            preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
             stage_timeout_s=stage_timeout,
             listener=listener,
         )
@@ -133,13 +151,22 @@ def chosen_precisions(named: tuple[str, ...] | None, int8: bool) -> tuple[str, .
     return (*chosen, "int8") if int8 and "int8" not in chosen else chosen
 
 
-def parse_preprocessing(mean: str | None, std: str | None, shape: tuple[int, ...]) -> Preprocessing | None:
+def parse_preprocessing(
+    mean: str | None, std: str | None, specs: Sequence[InputSpec], states: Collection[str] = ()
+) -> Preprocessing | None:
     """The preprocessing of an own model, from `--mean`, `--std` and the size of its picture input.
 
+    Args:
+        mean: Three numbers, separated by commas.
+        std: The same; all above 0.
+        specs: All inputs.
+        states: Names of those that hold state.
+
     Raises:
-        UsageError: Only one of both is given, or not three numbers.
+        UsageError: Only one of both is given, or not three such numbers, or no input holds pictures.
     """
-    from mvtool.ports import Preprocessing
+    from mvtool.converters.inputs import picture_of
+    from mvtool.preprocessing import plain
 
     if mean is None and std is None:
         return None
@@ -147,13 +174,16 @@ def parse_preprocessing(mean: str | None, std: str | None, shape: tuple[int, ...
         raise UsageError(
             "--mean and --std belong together; give both, for example --mean 0.45,0.45,0.45 --std 0.225,0.225,0.225."
         )
-    height, width = shape[-2:]
-    return Preprocessing(
-        resize_short_side=min(height, width),
-        crop=(height, width),
-        mean=_three("--mean", mean),
-        std=_three("--std", std),
-    )
+    picture = picture_of(specs, states)
+    if picture is None:
+        shapes = ", ".join("x".join(map(str, spec.shape)) or "scalar" for spec in specs)
+        raise UsageError(
+            f"--mean and --std belong to a picture input such as 1x3x172x172; the inputs are {shapes}. Leave them out."
+        )
+    found = {"mean": _three("--mean", mean), "std": _three("--std", std)}
+    if min(found["std"]) <= 0:
+        raise UsageError(f"--std got {std!r}; expected three numbers above 0, by which the colours are divided.")
+    return plain(*picture.shape[-2:]).model_copy(update=found)
 
 
 def _three(option: str, text: str) -> tuple[float, float, float]:
@@ -161,10 +191,12 @@ def _three(option: str, text: str) -> tuple[float, float, float]:
         red, green, blue = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{option} got {text!r}; expected three numbers such as 0.45,0.45,0.45.") from error
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise UsageError(f"{option} got {text!r}; expected three finite numbers such as 0.45,0.45,0.45.")
     return red, green, blue
 
 
-def parse_kwargs(text: str | None) -> dict[str, Any] | None:
+def parse_kwargs(text: str | None, option: str = "--kwargs") -> dict[str, Any] | None:
     """Keyword arguments written as a JSON object.
 
     Raises:
@@ -176,8 +208,8 @@ def parse_kwargs(text: str | None) -> dict[str, Any] | None:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"--kwargs {text!r} is not JSON: {error}. Expected, for example, '{{\"width\": 64}}'."
+            f"{option} {text!r} is not JSON: {error}. Expected, for example, '{{\"width\": 64}}'."
         ) from error
     if not isinstance(value, dict):
-        raise UsageError(f"--kwargs is a JSON {type(value).__name__}; expected an object such as '{{\"width\": 64}}'.")
+        raise UsageError(f"{option} is a JSON {type(value).__name__}; expected an object such as '{{\"width\": 64}}'.")
     return value

@@ -57,6 +57,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "own.txt",
     ]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
+    words += ["--initial", "h=0.5", "--forward-kwargs", '{"last": true}']
     words += ["--mean", "0.45,0.44,0.43", "--std", "0.2,0.2,0.2"]
     result = CliRunner().invoke(command, words)
     assert isinstance(result.exception, ConversionError)
@@ -71,6 +72,8 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "inputs": (InputSpec(None, (1, 3, 8, 8)), InputSpec("h", (1, 4))),
         "kwargs": {"width": 64},
         "states": (("h", "h2"),),
+        "initial": {"h": 0.5},
+        "forward_kwargs": {"last": True},
         "gate": "keras",
         "num_classes": 7,
         "labels": "own.txt",
@@ -134,6 +137,10 @@ def test_gates_are_those_of_the_building_blocks() -> None:
     [
         (["net:make", "--input", "1x3x8x8", "--mean", "0.45,0.45,0.45"], "belong together"),
         (["net:make", "--input", "1x3x8x8", "--mean", "0.45", "--std", "1,1,1"], "--mean got '0.45'"),
+        (["net:make", "--input", "5", "--mean", "0,0,0", "--std", "1,1,1"], "the inputs are 5. Leave them out"),
+        (["net:make", "--input", "1x3x8x8", "--mean", "0,nan,0", "--std", "1,1,1"], "--mean got '0,nan,0'"),
+        (["net:make", "--input", "1x3x8x8", "--mean", "0,0,0", "--std", "1,inf,1"], "--std got '1,inf,1'"),
+        (["net:make", "--input", "1x3x8x8", "--mean", "0,0,0", "--std", "1,0,1"], "--std got '1,0,1'"),
         (["movinet_a0_stream", "--mean", "0,0,0", "--std", "1,1,1"], "--mean and --std belong to a model with --input"),
     ],
 )
@@ -142,3 +149,14 @@ def test_preprocessing_that_does_not_fit_is_refused(asked: dict[str, Any], words
     assert isinstance(result.exception, UsageError)
     assert expected in str(result.exception)
     assert not asked
+
+
+def test_the_picture_is_found_among_all_inputs(asked: dict[str, Any]) -> None:
+    words = ["net:make", "--input", "lens=5", "--input", "past=1x3x4x4", "--input", "frame=1x3x16x32"]
+    CliRunner().invoke(command, [*words, "--state", "past=1", "--mean", "0,0,0", "--std", "2,2,2"])
+    assert asked["preprocessing"] == Preprocessing(resize_short_side=32, crop=(16, 32), std=(2.0, 2.0, 2.0))
+
+
+def test_forward_kwargs_are_named_in_their_error() -> None:
+    with pytest.raises(UsageError, match="--forward-kwargs is a JSON list"):
+        parse_kwargs("[1]", "--forward-kwargs")
