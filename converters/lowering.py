@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mvtool.converters import places
 from mvtool.converters.port_types import port_type
 from mvtool.converters.recipe import HardSwishForm, Recipe
 from mvtool.converters.rewrites import fold_affine, fold_batch_norm, handlers, hard_swish, recurrent
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.folded import ORDER, Folded, permute, reshape_folded
-from mvtool.converters.rewrites.rank import RankLowering
+from mvtool.converters.rewrites.rank import HighRank, RankLowering
 from mvtool.errors import ConversionError
 from mvtool.ports import TensorPort
 from mvtool.program import StateSpec, StreamProgram
@@ -30,6 +31,8 @@ from mvtool.program import StateSpec, StreamProgram
 # A rewrite that changes results by more than this is a defect of mvtool, not rounding.
 LARGEST_DIFFERENCE = 1e-4
 RANK_NAME = "lower to four axes"
+# Parts of the names of 3D operators; no runtime has them.
+THREE_D = ("pool3d", "conv3d", "conv_transpose3d", "aten.convolution")
 
 
 def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
@@ -43,7 +46,8 @@ def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
         A program whose graph takes port arrays.
 
     Raises:
-        ConversionError: A port cannot have four axes, or a rewrite changed the results.
+        ConversionError: A port cannot have four axes, an operator needs more axes than the target takes, or a
+            rewrite changed the results.
     """
     draft = Draft(program)
     if recurrent.is_recurrent(draft):
@@ -203,6 +207,7 @@ def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.E
     try:
         with torch.no_grad():
             module(*arguments)
+        _refuse_high_rank(body.high, recipe)
         body.first_run = False
         exported = torch.export.export(module, arguments, strict=False)
     except ValueError as error:
@@ -211,6 +216,24 @@ def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.E
     difference = draft.difference(_ThroughPorts(exported.module(check_guards=False), ports))
     draft.reports.append(changes.report(RANK_NAME, difference))
     return exported
+
+
+def _refuse_high_rank(found: list[HighRank], recipe: Recipe) -> None:
+    """Refuse what no emitter could write; the rest keeps its axes and stands in the report."""
+    for high in found:
+        axes, target = len(high.shape), recipe.target.value
+        what = f"The operator {high.node.target} {places.of_node(high.node)} works on {axes} axes, shape {high.shape}"
+        if axes > recipe.most_axes:
+            raise ConversionError(
+                f"{what}; the target {target!r} takes at most {recipe.most_axes}. Reshape to fewer axes "
+                "before it, for example by merging neighbouring axes that stay together, or convert without the "
+                f"target {target!r}."
+            )
+        if any(name in str(high.node.target) for name in THREE_D):
+            raise ConversionError(
+                f"{what}, and has no exact form with four; the target {target!r} has no 3D operators. Write it with 2D "
+                "operators on the frames."
+            )
 
 
 def _example(port: TensorPort) -> Tensor:

@@ -49,6 +49,8 @@ class Recipe:
         temporal: Form of depthwise temporal convolutions.
         hard_swish: Form of hard-swish.
         unit_clamp_as_relu6: Write `clamp(x, 0, 1)` as `relu6(6 x) / 6`.
+        most_axes: Axes of a tensor that has no form with four. XNNPACK defines none with more than 6
+            (`XNN_MAX_TENSOR_DIMS`), and TFLite's own arithmetic stops there too.
     """
 
     target: Runtime
@@ -57,6 +59,7 @@ class Recipe:
     temporal: TemporalForm
     hard_swish: HardSwishForm
     unit_clamp_as_relu6: bool = False
+    most_axes: int = 6
 
 
 RECIPES = {
@@ -66,9 +69,9 @@ RECIPES = {
         Recipe(Runtime.TFLITE, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.FACTORED, True),
         Recipe(Runtime.EXECUTORCH, Precision.FP32, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
         Recipe(Runtime.EXECUTORCH, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
-        Recipe(Runtime.COREML, Precision.FP32, False, TemporalForm.STACKED, HardSwishForm.KEEP),
-        Recipe(Runtime.COREML, Precision.FP16, False, TemporalForm.STACKED, HardSwishForm.KEEP),
-        Recipe(Runtime.COREML, Precision.INT8, False, TemporalForm.STACKED, HardSwishForm.KEEP),
+        Recipe(Runtime.COREML, Precision.FP32, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
+        Recipe(Runtime.COREML, Precision.FP16, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
+        Recipe(Runtime.COREML, Precision.INT8, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
     )
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from mvtool.converters import places
 from mvtool.converters.recipe import Recipe
 from mvtool.converters.rewrites.draft import Changes
 from mvtool.converters.rewrites.folded import Folded, fold, reshape_folded
@@ -60,6 +61,24 @@ class Constant:
     value: Tensor
 
 
+@dataclass(frozen=True)
+class HighRank:
+    """An operator of the captured graph that takes or gives a tensor of more than four axes.
+
+    Attributes:
+        node: The operator.
+        shape: Shape of that tensor.
+    """
+
+    node: fx.Node
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Operator, layer and shape, without the file: reports travel with a build."""
+        layer, *_ = places.of_node(self.node).partition(" (")
+        return f"{self.node.target} {layer}, shape {self.shape},"
+
+
 def lowers(*targets: object) -> Callable[[Handler], Handler]:
     """Register a handler `(lowering, node, *args, **kwargs)` for operators.
 
@@ -83,6 +102,7 @@ class RankLowering(nn.Module):
     Attributes:
         recipe: Choices for the target.
         changes: Filled during the first run only.
+        high: Places of the first run that hold a tensor of more than four axes, each as operator, layer and shape.
     """
 
     def __init__(self, graph: fx.GraphModule, recipe: Recipe, changes: Changes) -> None:
@@ -93,6 +113,7 @@ class RankLowering(nn.Module):
         self.recipe = recipe
         self.changes = changes
         self.first_run = True
+        self.high: list[HighRank] = []
         self._known: dict[str, Any] = {}
 
     def hold(self, name: str, make: Callable[[], Tensor]) -> Tensor:
@@ -130,6 +151,7 @@ class RankLowering(nn.Module):
                 return tuple(self._plain_constant(env[value]) for value in node.args[0])
             else:
                 env[node] = self._call(node, *fx.map_arg((node.args, node.kwargs), lambda n: env[n]))
+                self._record_high(node, env[node])
         raise RuntimeError("the graph has no output node")
 
     def _call(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,12 +169,22 @@ class RankLowering(nn.Module):
             result = handler(self, node, *args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if not _has(args, Folded):
-            return self._refold(node.target(*self.plain(args), **kwargs))  # type: ignore[operator]
-        if pointwise:
+        if pointwise and _has(args, Folded):
             return self._pointwise(node, args, kwargs)
-        self.left(node, f"{node.target} has no form with four axes; it keeps its five")
-        return self._refold(node.target(*self.plain(_unfolded(args)), **kwargs))  # type: ignore[operator]
+        plain = self.plain(_unfolded(args))
+        result = node.target(*plain, **kwargs)  # type: ignore[operator]
+        self._record_high(node, [plain if _has(args, Folded) else args, result])
+        return self._refold(result)
+
+    def _record_high(self, node: fx.Node, values: Any) -> None:
+        """Record that one of `values` has more than four axes, once per operator."""
+        shapes = [tuple(value.shape) for value in _leaves(values) if isinstance(value, Tensor) and value.dim() > 4]
+        known = node.target is operator.getitem or any(high.node is node for high in self.high)
+        if not shapes or known or not self.first_run:
+            return
+        high = HighRank(node, max(shapes, key=len))
+        self.high.append(high)
+        self.left(node, f"{high} has no form with four axes; it keeps its {len(high.shape)}")
 
     def _folded_constant(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator on weights alone, or one that makes a tensor, is computed now."""
@@ -218,14 +250,12 @@ def _broadcastable(value: Tensor, order: tuple[int, int, int, int]) -> Tensor:
 
 
 def _has(tree: Any, kind: type | tuple[type, ...]) -> bool:
-    found = False
+    return any(isinstance(value, kind) for value in _leaves(tree))
 
-    def look(value: Any) -> Any:
-        nonlocal found
-        found = found or isinstance(value, kind)
-        return value
 
-    _tree_map(tree, look)
+def _leaves(tree: Any) -> list[Any]:
+    found: list[Any] = []
+    _tree_map(tree, found.append)
     return found
 
 

@@ -287,6 +287,69 @@ def test_what_is_left_alone_carries_its_reason() -> None:
     assert any("no form with four axes" in line for line in program.rewrites[-1].left_alone)
 
 
+class Six(nn.Module):
+    """Six axes without any of size 1 that could be left out, in a submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Apply(lambda x: (x.reshape(1, 2, 2, 3, 4, 4) * 2).sum(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "operator", "shape"),
+    [
+        (Six(), "aten.view.default in submodule 'inner'", "(1, 2, 2, 3, 4, 4)"),
+        (
+            Apply(lambda x: torch.stack([x, x * 2], 2).mean(2)),
+            "aten.stack.default at the top level",
+            "(1, 4, 2, 3, 4, 4)",
+        ),
+    ],
+    ids=["reshape", "stack"],
+)
+def test_more_than_four_axes_are_reported_or_refused(module: nn.Module, operator: str, shape: str) -> None:
+    program = captured(module, "1x4x3x4x4")
+    for recipe in (TFLITE, EXECUTORCH):
+        report = lower(program, recipe).rewrites[-1].left_alone
+        assert any(f"{operator}, shape {shape}, has no form with four axes" in line for line in report)
+        assert not any(".py" in line for line in report)
+    with pytest.raises(
+        ConversionError, match=r"works on [56] axes, shape .*'coreml' takes at most 4.*Reshape"
+    ) as refusal:
+        lower(program, COREML)
+    assert operator in str(refusal.value)
+    assert shape in str(refusal.value)
+
+
+def test_seven_axes_are_refused_everywhere() -> None:
+    program = captured(Apply(lambda x: x.reshape(1, 2, 2, 3, 2, 2, 4).sum((1, 3))), "1x4x3x4x4")
+    with pytest.raises(ConversionError, match=r"aten\.view\.default .* works on 7 axes.*'tflite' takes at most 6"):
+        lower(program, TFLITE)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.MaxPool3d(2, 1, padding=1, dilation=2),
+        nn.AdaptiveAvgPool3d((2, 3, 3)),
+        nn.AdaptiveMaxPool3d(1),
+        nn.ConvTranspose3d(3, 3, 2),
+        Apply(lambda x: F.conv3d(x, x[:, :, :1, :2, :2])),
+    ],
+    ids=["dilated", "uneven", "adaptive maximum", "transposed", "weight that is no constant"],
+)
+def test_3d_operators_without_a_2d_form_are_refused_by_name(module: nn.Module) -> None:
+    program = captured(nn.Sequential(nn.Conv3d(3, 3, 1), module), "1x3x5x5x5")
+    for recipe in (TFLITE, EXECUTORCH):
+        with pytest.raises(
+            ConversionError, match=r"3d.* in submodule '1' .* works on 5 axes, .* 2D operators on the frames"
+        ):
+            lower(program, recipe)
+
+
 def test_batches_of_video_are_refused_with_the_remedy() -> None:
     with pytest.raises(ConversionError, match="batch of one"):
         lower(captured(nn.Conv3d(4, 4, 3, padding=1).eval(), "2x4x5x8x8"), TFLITE)
