@@ -40,6 +40,8 @@ TEXT_FORMATS = frozenset({"adf", "bin", "idf", "tty", "xbin"})
 """FFmpeg's text-screen formats: they take any text file for a film of its letters."""
 MIN_DECODED_SHARE = 0.9
 """A file that gives fewer of its announced frames is broken off; edit lists may hide a few."""
+UNBOUNDED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
+"""Pillow's modes of grey values without an upper end."""
 
 Source = str | Path | int
 
@@ -134,7 +136,7 @@ def _listed(suffixes: Iterable[str]) -> str:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name.lower())]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.name.lower())]
 
 
 def _classify(source: Source) -> tuple[str, str]:
@@ -143,7 +145,7 @@ def _classify(source: Source) -> tuple[str, str]:
     path = Path(text)
     if "://" in text and not path.exists():
         return "url", text
-    if path.is_char_device() or (text.isdigit() and not path.exists()):
+    if path.is_char_device() or (text.isdecimal() and not path.exists()):
         return "camera", text
     if not path.exists():
         raise VideoError(
@@ -244,7 +246,7 @@ def _camera(place: str) -> tuple[str, str]:
     if sys.platform == "darwin":
         return place, "avfoundation"
     if sys.platform.startswith("linux"):
-        return (f"/dev/video{place}" if place.isdigit() else place), "v4l2"
+        return (f"/dev/video{place}" if place.isdecimal() else place), "v4l2"
     raise VideoError(f"Cameras cannot be read on {sys.platform}; expected Linux or macOS. Record a video file instead.")
 
 
@@ -300,11 +302,24 @@ def _read_image(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as opened:
             upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it
+            if _is_16_bit(upright.mode, opened.format):  # Pillow's own conversion would clip it
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            mode = upright.mode
+            rgb = None if mode in UNBOUNDED_MODES else np.array(upright.convert("RGB"))
+    # The PPM reader passes on what int() says of a damaged header.
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError(f"The image {file} cannot be read: {error}. Replace or remove it.") from error
+    if rgb is None:
+        raise VideoError(
+            f"The image {file} holds {UNBOUNDED_MODES[mode]}, and nothing says which of them is white; expected 8 or "
+            "16 bits per channel. Scale its values to 0..255 and save them as bytes."
+        )
+    return rgb
+
+
+def _is_16_bit(mode: str, file_format: str | None) -> bool:
+    """Whether grey values go to 65535: Pillow's modes `I;16...`, and 32-bit integers that come from a PNM file."""
+    return mode.startswith("I;16") or (mode == "I" and file_format == "PPM")
 
 
 def _array(file: Path, frame_rate: float | None) -> Iterator[Frame]:

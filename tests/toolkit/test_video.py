@@ -230,6 +230,47 @@ def test_broken_image(tmp_path: Path) -> None:
         list(video.frames(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(b"P5 2 1 65535\n\x9c\x40\xff\xff", [156, 255]), (b"P5 2 1 255\n\x9c\xff", [156, 255])],
+    ids=["16 bits", "8 bits"],
+)
+def test_grey_pnm(tmp_path: Path, data: bytes, expected: list[int]) -> None:
+    (tmp_path / "a.ppm").write_bytes(data)
+    (frame,) = video.frames(tmp_path)
+    np.testing.assert_array_equal(frame.image, np.repeat(np.asarray(expected, np.uint8)[None, :, None], 3, 2))
+
+
+def test_16_bit_tiff(tmp_path: Path) -> None:
+    Image.fromarray(np.asarray([[0, 255, 256, 65535]], np.uint16)).save(tmp_path / "a.tiff")
+    (frame,) = video.frames(tmp_path)
+    assert frame.image[0].tolist() == [[0] * 3, [0] * 3, [1] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.int32, "32-bit integers"), (np.float32, "floating-point numbers")])
+def test_values_without_a_white_are_refused(tmp_path: Path, kind: type[np.generic], words: str) -> None:
+    Image.fromarray(np.full((4, 4), 1, kind)).save(tmp_path / "a.tiff")
+    with pytest.raises(VideoError, match=rf"a\.tiff holds {words}, .* Scale its values to 0\.\.255"):
+        list(video.frames(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "header", [b"P6 2 q 255\n", b"P6 2 2 2x5\n", b"P6 2 2 0\n", b"P3 2 2 255\n1 2 x", b"P6 2 2 255\n"]
+)
+def test_damaged_ppm(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "a.ppm").write_bytes(header)
+    with pytest.raises(VideoError, match=r"a\.ppm cannot be read: .* Replace or remove it"):
+        list(video.frames(tmp_path))
+
+
+def test_names_with_digits_that_are_no_numbers(tmp_path: Path) -> None:
+    for name in ("²5.png", "²10.png", "①.png", "٣.png"):
+        Image.fromarray(picture(0)).save(tmp_path / name)
+    assert [p.name for p in video.image_files(tmp_path)] == ["٣.png", "²5.png", "²10.png", "①.png"]
+    with pytest.raises(VideoError, match="does not exist"):
+        video.frames("²")
+
+
 def test_array_file(tmp_path: Path) -> None:
     stack = np.stack([picture(i) for i in range(5)])
     np.save(tmp_path / "a.npy", stack)
