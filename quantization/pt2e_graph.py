@@ -256,6 +256,8 @@ def _lift_scalars(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target not in table or not isinstance(node.args[1], int | float) or node.kwargs.get("alpha", 1) != 1:
             continue
+        if not node.meta["val"].is_floating_point():
+            continue  # a count stays one; a float constant would turn it into a real number
         value = float(node.args[1])
         if not math.isfinite(value):
             continue

@@ -212,6 +212,26 @@ class CountedMean(nn.Module):
         return self.head(self.mean)
 
 
+class SwitchedMean(nn.Module):
+    """A running mean that a boolean input starts anew; an int64 buffer counts the steps since."""
+
+    age: Tensor
+    mean: Tensor
+
+    def __init__(self, features: int = 12, classes: int = 5) -> None:
+        super().__init__()
+        self.enter = nn.Linear(features, 8)
+        self.head = nn.Linear(8, classes)
+        self.register_buffer("age", torch.tensor(0))
+        self.register_buffer("mean", torch.zeros(1, 8))
+
+    def forward(self, x: Tensor, again: Tensor) -> Tensor:
+        age = torch.where(again, torch.zeros_like(self.age), self.age).reshape(()) + 1
+        self.age.copy_(age)
+        self.mean += (F.relu(self.enter(x)) - self.mean) / age.float()
+        return self.head(self.mean)
+
+
 @dataclass(frozen=True)
 class ForeignModel:
     """A model with what a user would tell `mvtool convert` about it.
@@ -271,5 +291,8 @@ FOREIGN_MODELS: tuple[ForeignModel, ...] = (
     ),
     ForeignModel("shift_net", ShiftNet, (InputSpec(None, (1, 3, 24, 24)),), ("blocks_0_shifted", "blocks_1_shifted")),
     ForeignModel("counted_mean", CountedMean, (InputSpec(None, (1, 12)),), ("n", "mean")),
+    ForeignModel(
+        "switched_mean", SwitchedMean, (InputSpec("x", (1, 12)), InputSpec("again", (1,), "bool")), ("age", "mean")
+    ),
     ForeignModel("background", Background, (InputSpec(None, (1, 3, 10, 10)),), ("background", "previous")),
 )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvtool.converters.capture import capture
 from mvtool.converters.inputs import InputSpec
 from mvtool.errors import CaptureError
-from mvtool.ports import StateForm
+from mvtool.ports import InputPort, StateForm
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.streaming.state import StateInfo, declare_state
 
@@ -40,7 +40,12 @@ def rollout(program: StreamProgram, frames: list[list[Tensor]]) -> list[list[Ten
 def random_inputs(program: StreamProgram, steps: int = STEPS, seed: int = 3) -> list[list[Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     gains = torch.linspace(0.3, 1.7, steps)
-    return [[torch.rand(p.logical_shape, generator=generator) * gain - 0.2 for p in program.inputs] for gain in gains]
+    return [[drawn(p, generator, gain) for p in program.inputs] for gain in gains]
+
+
+def drawn(port: InputPort, generator: torch.Generator, gain: Tensor) -> Tensor:
+    values = torch.rand(port.logical_shape, generator=generator)
+    return values < 0.25 if port.dtype == "bool" else values * gain - 0.2
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from foreign_models import FOREIGN_MODELS, ForeignModel
 
 import mvtool
 from mvtool.converters.capture import capture
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import AnyArray, InputPort, Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.runtimes import open_file
 from mvtool.runtimes.pytorch import open_program
@@ -46,7 +46,13 @@ def program(request: pytest.FixtureRequest) -> StreamProgram:
 
 def inputs_of(program: StreamProgram) -> list[list[np.ndarray]]:
     generator = np.random.default_rng(5)
-    return [[generator.random(p.logical_shape).astype(np.float32) for p in program.inputs] for _ in range(STEPS)]
+    return [[drawn(generator, p) for p in program.inputs] for _ in range(STEPS)]
+
+
+def drawn(generator: np.random.Generator, port: InputPort) -> AnyArray:
+    """Real numbers in 0..1; a flag is set in a quarter of the steps."""
+    values = generator.random(port.logical_shape)
+    return values < 0.25 if port.dtype == "bool" else values.astype(np.float32)
 
 
 def outputs(session: Session, steps: list[list[np.ndarray]]) -> list[dict[str, np.ndarray]]:

@@ -269,6 +269,9 @@ FLOAT: dict[str, Callable[[], bytes]] = {
     "EXPAND_DIMS": lambda: floats(
         "EXPAND_DIMS", options="ExpandDimsOptions", output=(1, 1, 5, 6, 8), constants=[np.array(0, dtype=np.int32)]
     ),
+    "BROADCAST_TO": lambda: floats(
+        "BROADCAST_TO", options="BroadcastToOptions", output=(3, 5, 6, 8), constants=[whole(3, 5, 6, 8)], version=2
+    ),
     "SQUEEZE": lambda: floats("SQUEEZE", options="SqueezeOptions", output=(5, 6, 8), squeezeDims=[0]),
     "BATCH_MATMUL": lambda: floats(
         "BATCH_MATMUL", 2, "BatchMatMulOptions", output=(1, 5, 6, 6), adjX=False, adjY=True, version=1
@@ -296,6 +299,40 @@ def test_operators_on_positive_numbers_agree_with_the_runtime(kind: str, tmp_pat
     arrays = [np.abs(stored(data, 1)[0]) + np.float32(0.1)]
     (expected,), _ = execute(data, arrays)
     np.testing.assert_allclose(simulate(data, arrays, tmp_path)[0], expected, rtol=2e-6, atol=2e-6)
+
+
+COMPARISONS = ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")
+LOGIC = ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT")
+CHOICES = ("SELECT", "SELECT_V2")
+
+
+def chooses(kind: str) -> bytes:
+    """Two real inputs become flags, which are combined, choose between the inputs, or leave as 0 and 1."""
+    graph = Graph.empty()
+    a, b, y = (graph.add_tensor(name, SHAPE, "float32") for name in ("a", "b", "y"))
+    equal, less, flag = (graph.add_tensor(name, SHAPE, "bool") for name in ("equal", "less", "flag"))
+    # At equal values both flags are set, elsewhere one or none.
+    operators = [graph.new_operator("EQUAL", [a, b], [equal]), graph.new_operator("LESS_EQUAL", [a, b], [less])]
+    if kind in CHOICES:
+        operators.append(graph.new_operator(kind, [less, a, b], [y]))
+    else:
+        operands = [a, b] if kind in COMPARISONS else [equal, less][: 1 if kind == "LOGICAL_NOT" else 2]
+        operators.append(graph.new_operator(kind, operands, [flag]))
+        operators.append(graph.new_operator("CAST", [flag], [y], "CastOptions"))
+    graph.replace_operators(operators)
+    graph.set_ports([("a", a), ("b", b)], [("y", y)])
+    return graph.serialise()
+
+
+@pytest.mark.parametrize("kind", (*COMPARISONS, *LOGIC, *CHOICES))
+def test_flags_and_choices_agree_with_the_runtime(kind: str, tmp_path: Path) -> None:
+    data = chooses(kind)
+    arrays = stored(data, 1)
+    arrays[1][:, :2] = arrays[0][:, :2]
+    (expected,), _ = execute(data, arrays)
+    (found,) = simulate(data, arrays, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert np.ptp(found) > 0
 
 
 def test_split_gives_its_parts_in_order(tmp_path: Path) -> None:
@@ -414,7 +451,7 @@ def test_same_padding_puts_the_odd_cell_after(size: int, kernel: int, stride: in
 
 
 def test_every_operator_is_tested() -> None:
-    tried = {name.split(" ")[0] for name in FLOAT} | {"SQRT", "RSQRT", "LOG", "SPLIT"}
+    tried = {name.split(" ")[0] for name in FLOAT} | {"SQRT", "RSQRT", "LOG", "SPLIT", *COMPARISONS, *LOGIC, *CHOICES}
     for model in INT8.values():
         graph = Graph.parse(model())
         tried |= {graph.kind(o) for o in graph.operators}

@@ -43,6 +43,14 @@ BINARY: dict[str, Callable[[Any, Any], Tensor]] = {
     "MAXIMUM": torch.maximum,
     "POW": torch.pow,
     "SQUARED_DIFFERENCE": lambda a, b: (a - b) * (a - b),
+    "EQUAL": torch.eq,
+    "NOT_EQUAL": torch.ne,
+    "LESS": torch.lt,
+    "LESS_EQUAL": torch.le,
+    "GREATER": torch.gt,
+    "GREATER_EQUAL": torch.ge,
+    "LOGICAL_AND": torch.logical_and,
+    "LOGICAL_OR": torch.logical_or,
 }
 
 
@@ -91,6 +99,7 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "FLOOR": torch.floor,
     "CEIL": torch.ceil,
     "ROUND": torch.round,
+    "LOGICAL_NOT": torch.logical_not,
 }
 
 
@@ -98,6 +107,12 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
 def unary(place: Place) -> Step:
     """One operand."""
     return UNARY[place.operator.kind]
+
+
+@operator("SELECT", "SELECT_V2")
+def select(place: Place) -> Step:
+    """The second operand where the first is true, else the third."""
+    return lambda condition, a, b: torch.where(condition, a, b)
 
 
 @operator("QUANTIZE", "DEQUANTIZE")
