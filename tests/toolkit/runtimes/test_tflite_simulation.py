@@ -324,7 +324,7 @@ def chooses(kind: str) -> bytes:
     return graph.serialise()
 
 
-@pytest.mark.parametrize("kind", (*COMPARISONS, *LOGIC, *CHOICES))
+@pytest.mark.parametrize("kind", [*COMPARISONS, *LOGIC, *CHOICES])
 def test_flags_and_choices_agree_with_the_runtime(kind: str, tmp_path: Path) -> None:
     data = chooses(kind)
     arrays = stored(data, 1)

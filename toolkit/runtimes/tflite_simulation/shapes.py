@@ -22,6 +22,13 @@ def reshape(place: Place) -> Step:
     return lambda x, *_: x.reshape(shape)
 
 
+@operator("BROADCAST_TO", carries=True)
+def broadcast_to(place: Place) -> Step:
+    """To the output's shape; axes of one cell are repeated."""
+    shape = place.output.shape
+    return lambda x, *_: x.expand(shape)
+
+
 @operator("TRANSPOSE", carries=True)
 def transpose(place: Place) -> Step:
     """By a constant permutation."""
