@@ -77,6 +77,23 @@ class Chooser(nn.Module):
         return self.dense(x) * same + k.to(torch.float32)
 
 
+class Best(nn.Module):
+    """Gives whole numbers and flags: the best class, and whether it changed."""
+
+    last: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(6, 4)
+        self.register_buffer("last", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        best = self.dense(x).argmax(dim=1)
+        changed = best != self.last
+        self.last.copy_(best)
+        return best, changed
+
+
 def steps_of(program: StreamProgram) -> list[list[AnyArray]]:
     generator = np.random.default_rng(3)
     return [
@@ -118,6 +135,24 @@ def test_an_input_is_taken(dtype: DType, target: Runtime, at_port: DType, tmp_pa
     program = capture(module, [InputSpec("x", (1, 6)), InputSpec("k", (1, 4), dtype)], ModelInfo("chooser"))
     manifest = follows(module, program, target, tmp_path)
     assert [port.dtype for port in manifest.inputs] == ["float32", at_port]
+
+
+@pytest.mark.parametrize("target", list(Runtime), ids=lambda target: target.value)
+def test_whole_numbers_and_flags_leave_a_model(target: Runtime, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    module = Best().eval()
+    program = capture(module, [InputSpec("x", (1, 6))], ModelInfo("best"))
+    session = open_file(write(program, target, Precision.FP32, tmp_path))
+    types = [AT_PORT[port.dtype][target] for port in program.outputs]
+    assert [port.dtype for port in session.manifest.outputs] == types
+    seen = set()
+    for inputs in steps_of(program):
+        with torch.no_grad():
+            expected = [tensor.numpy() for tensor in module(*(torch.from_numpy(array) for array in inputs))]
+        for found, want in zip(session.step(*inputs).values(), expected, strict=True):
+            np.testing.assert_array_equal(found, want)
+        seen.add(int(expected[0][0]))
+    assert len(seen) > 1
 
 
 @pytest.mark.parametrize(("dtype", "target"), REFUSED)
