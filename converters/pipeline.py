@@ -270,7 +270,8 @@ def _capture(
     if inputs and source.info.preprocessing is not None:
         raise UsageError(
             f"{source.origin} says the shape of its input itself, {_shapes(source.inputs)}; --input is for other models. "
-            "Another picture size is an argument of the factory: --kwargs '{\"resolution\": 224}'."
+            "Another picture size is an argument of the factory, --kwargs '{\"resolution\": 224}'; frames per step are "
+            "those of the published model."
         )
     specs = tuple(inputs) or source.inputs
     if not specs:
