@@ -198,12 +198,6 @@ def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return value if list(value.meta["val"].shape) == shape else _call(graph, aten.reshape.default, (value, shape))
 
 
-def _max_pool(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """The stride, which is the window's size unless it is given, spelled out: the exporter reads it by position."""
-    source, window, *rest = node.args
-    return None if rest and rest[0] else _call(graph, node.target, (source, window, window, *rest[1:]))
-
-
 def _select(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     source, axis, index = node.args
     size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
@@ -244,7 +238,6 @@ def _whole_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 WRITERS: dict[str, Writer] = {
     **dict.fromkeys(("add", "sub", "mul", "rsub", "remainder"), _whole_number),
     "mean": _mean,
-    "max_pool2d": _max_pool,
     "select": _select,
     "silu": _silu,
     "hardsigmoid": _hardsigmoid,

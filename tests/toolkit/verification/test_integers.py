@@ -90,7 +90,7 @@ ONE: dict[str, Callable[..., Tensor]] = {
     "sigmoid": lambda m, a: torch.sigmoid(a),
     "leaky ReLU": lambda m, a: F.leaky_relu(a, 0.1),
     "average pool": lambda m, a: last(F.avg_pool2d(first(a), 2)),
-    "largest of a window": lambda m, a: last(F.max_pool2d(first(a), 2)),
+    "largest of a window": lambda m, a: last(F.max_pool2d(first(a), 2, 2)),
 }
 TWO: dict[str, Callable[..., Tensor]] = {
     "sum": lambda m, a, b: a + b,
