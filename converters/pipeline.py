@@ -150,7 +150,8 @@ def convert(
         WeightsError: The weights do not fit.
         CaptureError: The module cannot become a graph with explicit state.
         ConversionError: An artifact could not be written. Those that could are kept; the message says where.
-        UsageError: An unknown target or precision, or options that contradict each other.
+        UsageError: An unknown target or precision, options that contradict each other, or an `out` that is in use.
+        StorageError: A file cannot be written.
     """
     tell: Listener = listener or (lambda event: None)
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mvtool.quantization.plan import data_inputs, operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
+from mvtool.quantization.pt2e_graph import attribute_of
 from mvtool.runtimes.xnnpack_arithmetic import product_factor, sum_factors, weighted_factors
 
 DEQUANTIZE, DEQUANTIZE_WEIGHT = "dequantize_per_tensor", "dequantize_per_channel"
@@ -137,9 +138,9 @@ def _product(module: Any, operation: _Operation) -> tuple[Callable[..., Tensor],
 
 def _weighted(module: Any, operation: _Operation) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
     node = operation.node
-    stored, scale = (_attribute(module, argument) for argument in node.args[1].args[:2])
+    stored, scale = (attribute_of(module, argument) for argument in node.args[1].args[:2])
     source, result = operation.scales
-    bias = _attribute(module, node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
+    bias = attribute_of(module, node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
     constants: list[Tensor | None] = [stored.float()]
     # The graph holds the bias on its int32 grid as real numbers.
     constants.append(None if bias is None else torch.round(bias.double() / (scale.double() * source)).float())
@@ -148,13 +149,6 @@ def _weighted(module: Any, operation: _Operation) -> tuple[Callable[..., Tensor]
     if operator_of(node) == "linear":
         return dense, tuple(arguments)
     return convolution, (*arguments, *node.args[3:])
-
-
-def _attribute(module: Any, node: Any) -> Tensor:
-    value: Any = module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value.detach()  # type: ignore[no-any-return]
 
 
 def _constant(module: Any, before: Any, value: Tensor) -> Any:
