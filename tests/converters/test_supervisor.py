@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from interrupts import interruptible_children
+from interrupts import alive, interruptible_children
 
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import StageEvent
@@ -42,15 +42,6 @@ if how == "noise": print("not json", flush=True)
 tell(stage="emit", status="done", seconds=0.1)
 (folder / "result.json").write_text("{}")
 """
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def ends(pid: int, within_s: float = 10.0) -> bool:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import alive
 
 from mvtool.converters.supervisor import WORKER
 from mvtool.parent import PARENT_VARIABLE
@@ -28,14 +29,6 @@ from mvtool.converters.jobs import Job
 from mvtool.converters.supervisor import Supervisor
 Supervisor(Path({folder!r}), 1, 60.0, print, {command!r}).run({{"job": Job(kind="emit", program="")}}, {{}})
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("by_kernel", [sys.platform == "linux", False])

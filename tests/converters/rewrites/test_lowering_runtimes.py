@@ -8,37 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from emitted import write
 from rewrite_models import Apply
 from torch import Tensor, nn
 
-from mvtool.build import artifact_file_name
 from mvtool.converters.capture import capture
 from mvtool.converters.inputs import parse_input
-from mvtool.converters.jobs import Job
-from mvtool.converters.lowering import lower
-from mvtool.converters.recipe import recipe_for
-from mvtool.converters.targets import EMITTERS
 from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo
 from mvtool.runtimes import open_file
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Quiet:
-    """Stages that nobody watches."""
-
-    def stage(self, name: str) -> Quiet:
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-    def note(self, message: str) -> None:
-        return None
 
 
 def ceil_pools(x: Tensor) -> Tensor:
@@ -88,10 +68,7 @@ def test_every_runtime_takes_what_the_lowering_wrote(name: str, target: Runtime,
     torch.manual_seed(2)
     net, shape = NETS[name]
     program = capture(net.eval(), [parse_input(shape)], ModelInfo("probe"))
-    file = tmp_path / artifact_file_name("probe", target, Precision.FP32)
-    job = Job(kind="emit", program="", target=target, precision=Precision.FP32, output=str(file))
-    EMITTERS[target](job, lower(program, recipe_for(target, Precision.FP32)), Quiet())  # type: ignore[arg-type]
-    session = open_file(file)
+    session = open_file(write(program, target, Precision.FP32, tmp_path))
     session.reset()
     x = torch.randn(parse_input(shape).shape)
     with torch.no_grad():
