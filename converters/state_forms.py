@@ -127,24 +127,21 @@ class _Kept:
     """How much of a state its next value keeps, where that does not depend on the model's inputs."""
 
     def __init__(self, before: Node, constants: Mapping[Node, Tensor]) -> None:
-        self._before = before
         self._constants = constants
-        self._shares: dict[Node, float | None] = {before: 1.0}
+        # In the graph's own order, which no depth of a network makes too deep for the interpreter.
+        self._free: set[object] = set()
+        self._shares: dict[object, float | None] = {before: 1.0}
+        for node in before.graph.nodes:
+            if self._is_free_of_inputs(node):
+                self._free.add(node)
+            if node.op == "call_function" and any(self.share(source) != 0.0 for source in node.all_input_nodes):
+                self._shares[node] = self._computed(node)
 
     def share(self, node: object) -> float | None:
         """The factor of the state in `node`; None if there is no such factor, not a number if its size is unknown."""
-        if not hasattr(node, "op"):
-            return 0.0
-        if node not in self._shares:
-            self._shares[node] = self._computed(node)  # type: ignore[index, arg-type]
-        return self._shares[node]  # type: ignore[index]
+        return self._shares.get(node, 0.0)
 
     def _computed(self, node: Node) -> float | None:
-        if node.op != "call_function":
-            return 0.0
-        shares = [self.share(source) for source in node.all_input_nodes]
-        if all(share == 0.0 for share in shares):
-            return 0.0
         packet = getattr(node.target, "overloadpacket", None)
         name = "" if packet is None else packet.__name__
         first, *others = (*node.args, None)
@@ -171,18 +168,15 @@ class _Kept:
         """A number that does not depend on the inputs; infinite for one that does, not a number if it is unknown."""
         if isinstance(value, int | float):
             return float(value)
-        if not hasattr(value, "op"):
-            return math.inf
-        node: Node = value  # type: ignore[assignment]
-        if node in self._constants:
-            return float(self._constants[node].detach().float().mean())
-        return math.nan if self._is_free_of_inputs(node) else math.inf
+        if value in self._constants:
+            return float(self._constants[value].detach().float().mean())  # type: ignore[index]
+        return math.nan if value in self._free else math.inf
 
     def _is_free_of_inputs(self, node: Node) -> bool:
         """Whether weights and single numbers of the stream's position, such as a frame counter, decide `node`."""
         if node.op == "placeholder":
             return node in self._constants or math.prod(node.meta["val"].shape) == 1
-        return all(self._is_free_of_inputs(source) for source in node.all_input_nodes)
+        return node.op == "call_function" and all(source in self._free for source in node.all_input_nodes)
 
 
 def _sum(shares: list[float | None], signs: tuple[float, float]) -> float | None:

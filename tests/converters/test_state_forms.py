@@ -86,6 +86,27 @@ def test_the_manifest_says_how_much_an_average_keeps() -> None:
     assert meanings["m"] == "a running sum or average that keeps 0.98 of its value in a step"
 
 
+def test_a_deep_network_before_the_average_and_before_a_gate() -> None:
+    class Deep(nn.Module):
+        m: Tensor
+        g: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("m", torch.zeros(1, 4))
+            self.register_buffer("g", torch.zeros(1, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(600):
+                x = torch.tanh(x) * 1.01
+            self.m.add_(0.02 * (x - self.m))
+            self.g.copy_(torch.sigmoid(x) * self.g + x)
+            return self.m + self.g
+
+    states = capture(Deep().eval(), [InputSpec("x", (1, 4))], ModelInfo("deep")).states
+    assert {s.logical.name: s.form for s in states} == {"m": StateForm.MEAN, "g": StateForm.OPAQUE}
+
+
 @pytest.mark.parametrize("target", list(Runtime))
 def test_the_update_of_an_average_computes_in_float(target: Runtime) -> None:
     program = lower(captured(SLOW["weighted sum"]), recipe_for(target, Precision.INT8))

@@ -77,8 +77,9 @@ def _operation(quantize: Any) -> _Operation | None:
 
 def _clamp_bounds(node: Any) -> tuple[float, float]:
     if operator_of(node) == "hardtanh":
-        low, high = (*node.args[1:3], -1.0, 1.0)[:2] if len(node.args) > 2 else (-1.0, 1.0)
-        return float(low), float(high)
+        bounds = [float(bound) for bound in node.args[1:]]
+        low, high = bounds + [-1.0, 1.0][len(bounds) :]
+        return low, high
     return 0.0, 6.0 if operator_of(node) == "relu6" else np.inf
 
 
