@@ -129,8 +129,9 @@ def _from_zoo(
 ) -> Source:
     from mvtool.zoo.untrained import deterministic_weights
 
+    per_step = frames or entry.frames_per_call
     try:
-        module = entry.build(**arguments)  # type: ignore[arg-type]
+        module = entry.build(frames=per_step, **arguments)  # type: ignore[arg-type]
     except TypeError as error:
         raise SourceError(f"The zoo model {entry.name} cannot be built with {dict(arguments)}: {error}") from error
     loaded = _load_weights(module, weights, gate, entry.name)
@@ -138,8 +139,7 @@ def _from_zoo(
         deterministic_weights(module, seed)
         if gate is not None:
             _set_gate(module, gate)
-    per_step = frames or (entry.frames_per_step if entry.stream else entry.frames)
-    height, width = _resolution(arguments.get("resolution", entry.resolution))
+    height, width = entry.check(arguments.get("resolution", entry.resolution), per_step)
     known = arguments.get("num_classes") in (None, entry.num_classes)
     info = ModelInfo(
         name=entry.name,
@@ -157,14 +157,6 @@ def _from_zoo(
         origin=entry.name,
         weights=loaded,
     )
-
-
-def _resolution(value: object) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return int(value[0]), int(value[1])
-    raise SourceError(f"The resolution {value!r} is neither a number nor a pair of height and width.")
 
 
 def _preprocessing(entry: ModelEntry, height: int, width: int) -> Preprocessing:

@@ -8,10 +8,76 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mvtool.errors import SourceError
 from mvtool.extras import require
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a paper prints about a model; shown beside measured numbers, never mixed with them.
+
+    Attributes:
+        source: Paper and table, such as `X3D (arXiv 2004.04730), table 4`.
+        parameters: Number of weights as printed.
+        macs: Multiply-adds as printed, for one call of the published input; None where the paper prints none.
+        accuracy: With data set and protocol, such as `68.6 % top-1, Kinetics-400, 10 centre clips`.
+        note: Why the printed numbers differ from the ones counted here, where they do.
+    """
+
+    source: str
+    parameters: float | None = None
+    macs: float | None = None
+    accuracy: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class InputRule:
+    """Sizes that an architecture can take.
+
+    Attributes:
+        resolution_min: Smallest height and width in pixels.
+        resolution_step: Height and width are multiples of it.
+        frames_min: Fewest frames per call.
+        frames_max: Most frames per call; None for any number.
+        frames_step: The number of frames is a multiple of it.
+    """
+
+    resolution_min: int = 32
+    resolution_step: int = 1
+    frames_min: int = 1
+    frames_max: int | None = None
+    frames_step: int = 1
+
+    def resolutions(self) -> str:
+        """The allowed heights and widths in words."""
+        return _range(self.resolution_min, None, self.resolution_step) + " pixels"
+
+    def frames(self) -> str:
+        """The allowed numbers of frames per call in words."""
+        return _range(self.frames_min, self.frames_max, self.frames_step)
+
+    def takes_resolution(self, height: int, width: int) -> bool:
+        """Whether a picture of this size can go in."""
+        return (
+            min(height, width) >= self.resolution_min
+            and height % self.resolution_step == width % self.resolution_step == 0
+        )
+
+    def takes_frames(self, frames: int) -> bool:
+        """Whether a call with this number of frames can go in."""
+        most = frames if self.frames_max is None else self.frames_max
+        return self.frames_min <= frames <= most and frames % self.frames_step == 0
+
+
+def _range(low: int, high: int | None, step: int) -> str:
+    if low == high:
+        return f"{low} only"
+    text = f"from {low} on" if high is None else f"from {low} to {high}"
+    return text if step == 1 else f"multiples of {step} {text}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +102,10 @@ class ModelEntry:
         parameters: Exact number of trainable scalars with `num_classes` classes.
         mean: Per channel, subtracted from RGB in 0..1.
         std: Per channel, divided by after subtracting `mean`.
-        labels: Name of the label set.
+        labels: Name of the label set, None where the published classes have no list here.
+        rule: Sizes that the architecture can take.
+        builds_for_frames: The factory takes `frames`, because the layers depend on the length of the clip.
+        reported: What the paper prints.
     """
 
     name: str
@@ -54,26 +123,73 @@ class ModelEntry:
     num_classes: int = 600
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    labels: str = field(default="kinetics600")
+    labels: str | None = field(default="kinetics600")
+    rule: InputRule = InputRule()
+    builds_for_frames: bool = False
+    reported: Reported | None = None
 
     def __post_init__(self) -> None:
         """Make `arguments` read-only."""
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
 
-    def build(self, num_classes: int | None = None, **options: object) -> nn.Module:
+    @property
+    def frames_per_call(self) -> int:
+        """Frames of one call as published: a step of a stream, the clip of anything else."""
+        return self.frames_per_step if self.stream else self.frames
+
+    def build(self, num_classes: int | None = None, frames: int | None = None, **options: object) -> nn.Module:
         """Build the module in evaluation mode with fresh weights.
 
         Args:
             num_classes: Width of the logits, `self.num_classes` if not given.
+            frames: Frames per call, `self.frames_per_call` if not given.
             options: Passed to the factory, for MoViNets `resolution`, `batch_size`, `gate`, `head_activation`.
 
         Raises:
             MissingExtraError: PyTorch is not installed.
-            SourceError: An option has no meaning for this model.
+            SourceError: An option has no meaning for this model, or a size is outside `self.rule`.
         """
+        self.check(options.get("resolution", self.resolution), frames or self.frames_per_call)
         require("torch", f"to build {self.name}")
         module_name, _, function = self.factory.partition(":")
         factory = getattr(importlib.import_module(module_name), function)
         arguments = {"resolution": self.resolution, **self.arguments, **options}
+        if self.builds_for_frames:
+            arguments["frames"] = frames or self.frames_per_call
         module: nn.Module = factory(num_classes=num_classes or self.num_classes, **arguments)
         return module
+
+    def check(self, resolution: object, frames: int) -> tuple[int, int]:
+        """Hold an input size against what the architecture can take.
+
+        Args:
+            resolution: Height and width in pixels, or one number for both.
+            frames: Frames per call.
+
+        Returns:
+            Height and width.
+
+        Raises:
+            SourceError: The model cannot take it; the message names what it can take.
+        """
+        height, width = _pair(resolution)
+        if not self.rule.takes_resolution(height, width):
+            raise SourceError(
+                f"{self.name} cannot take pictures of {height}x{width}. Height and width can be "
+                f"{self.rule.resolutions()}; published is {self.resolution}."
+            )
+        if not self.rule.takes_frames(frames):
+            raise SourceError(
+                f"{self.name} cannot take {frames} frames per call. It takes {self.rule.frames()}; "
+                f"published is {self.frames_per_call}."
+            )
+        return height, width
+
+
+def _pair(resolution: object) -> tuple[int, int]:
+    values = resolution if isinstance(resolution, list | tuple) else (resolution, resolution)
+    if len(values) != 2 or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise SourceError(
+            f"The resolution {resolution!r} is neither a number of pixels nor a pair of height and width."
+        )
+    return values[0], values[1]
