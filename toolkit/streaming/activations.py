@@ -4,6 +4,7 @@
 |---|---|---|
 | swish | x sigmoid(x) | base models |
 | hard_swish | x relu6(x + 3) / 6 | streams |
+| relu | max(x, 0) | inside the squeeze-excite of the other families |
 | sigmoid | 1 / (1 + exp(-x)) | gate of base models |
 | keras | clip(0.2 x + 0.5, 0, 1) | gate of streams published for TensorFlow Hub (Keras 2 hard_sigmoid) |
 | ref | 0.16667 relu6(x + 3) | gate in the present Model Garden source, with this literal |
@@ -31,6 +32,7 @@ class Activation(StrEnum):
 
     SWISH = "swish"
     HARD_SWISH = "hard_swish"
+    RELU = "relu"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply elementwise to a tensor of any shape."""
@@ -65,6 +67,7 @@ def _relu6(x: Tensor) -> Tensor:
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.SWISH: functional.silu,
     Activation.HARD_SWISH: functional.hardswish,
+    Activation.RELU: functional.relu,
 }
 _GATES: dict[Gate, Callable[[Tensor], Tensor]] = {
     Gate.SIGMOID: torch.sigmoid,

@@ -144,9 +144,3 @@ class MoViNetConfig:
             height, width = same_size(height, stride), same_size(width, stride)
             sizes.append((height, width))
         return sizes
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round to a multiple of `divisor`, never below 90 % of `value` (MobileNet's channel rule)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mvtool.streaming import Activation, Clock, SkipAveragePool, SqueezeExcite, StreamConv3d
 from mvtool.streaming.padding import same_size
-from mvtool.zoo.movinet_config import Block, ConvType, Layer, MoViNetConfig, Size, make_divisible
+from mvtool.zoo.movinet_config import Block, ConvType, Layer, MoViNetConfig, Size
+from mvtool.zoo.widths import make_divisible
 
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01

@@ -25,3 +25,4 @@ def test_activations() -> None:
     """hard_swish(-1) = -1 * 2 / 6; swish(1) = sigmoid(1)."""
     assert Activation.HARD_SWISH(X).tolist() == pytest.approx([0.0, -1 / 3, 0.0, 2 / 3, 4.0])
     assert float(Activation.SWISH(X)[3]) == pytest.approx(0.73105858)
+    assert Activation.RELU(X).tolist() == [0.0, 0.0, 0.0, 1.0, 4.0]

@@ -21,9 +21,9 @@ from mvtool.zoo.movinet_config import (
     Layer,
     MoViNetConfig,
     Variant,
-    make_divisible,
 )
 from mvtool.zoo.untrained import deterministic_weights
+from mvtool.zoo.widths import make_divisible
 
 TINY = Architecture(
     name="tiny",
