@@ -112,6 +112,8 @@ def convert(
     forward_kwargs: Mapping[str, object] | None = None,
     gate: str | None = None,
     num_classes: int | None = None,
+    resolution: int | tuple[int, int] | None = None,
+    frames: int | None = None,
     labels: str | None = None,
     preprocessing: Preprocessing | None = None,
     stage_timeout_s: float = STAGE_TIMEOUT_S,
@@ -135,6 +137,8 @@ def convert(
         forward_kwargs: Arguments of `forward` that are not tensors.
         gate: Squeeze-excite gate of imported MoViNet streams.
         num_classes: Width of the logits of a zoo model, where it is not the published one.
+        resolution: Pixels of height and width of a zoo model's pictures, or both, where they are not the published ones.
+        frames: Frames per call of a zoo model: of the clip, or of one step of a stream.
         labels: `kinetics600`, `kinetics400`, or a text file with one label per line, which goes into the manifests.
         preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
             the input's size.
@@ -158,7 +162,9 @@ def convert(
     if out is not None:
         check_destination(destination_of(out, ""))
     with _stage(tell, "load"):
-        source = _load(model, weights, kwargs, gate, num_classes, labels)
+        chosen = {"num_classes": num_classes, "resolution": resolution}
+        arguments = {**(kwargs or {}), **{name: value for name, value in chosen.items() if value is not None}}
+        source = _load(model, weights, arguments, gate, frames, labels)
     destination = destination_of(out, source.info.name)
     check_destination(destination)
     with _stage(tell, "capture"), single_threaded_torch():
@@ -227,17 +233,14 @@ def _each(kind: type[_Closed], what: str, names: Sequence[str]) -> list[_Closed]
 def _load(
     model: str | os.PathLike[str] | nn.Module,
     weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
-    kwargs: Mapping[str, object] | None,
+    arguments: Mapping[str, object],
     gate: str | None,
-    num_classes: int | None,
+    frames: int | None,
     labels: str | None,
 ) -> Source:
     from mvtool.converters import source
 
-    arguments = dict(kwargs or {})
-    if num_classes is not None:
-        arguments["num_classes"] = num_classes
-    loaded = source.load(model, weights=weights, arguments=arguments or None, gate=gate)
+    loaded = source.load(model, weights=weights, arguments=arguments or None, gate=gate, frames=frames)
     return loaded if labels is None else replace(loaded, info=_labelled(loaded.info, labels))
 
 
@@ -271,8 +274,7 @@ def _capture(
     if inputs and source.info.preprocessing is not None:
         raise UsageError(
             f"{source.origin} says the shape of its input itself, {_shapes(source.inputs)}; --input is for other models. "
-            "Another picture size is an argument of the factory, --kwargs '{\"resolution\": 224}'; frames per step are "
-            "those of the published model."
+            "Choose another picture size with --resolution, and another number of frames per call with --frames."
         )
     specs = tuple(inputs) or source.inputs
     if not specs:

@@ -99,7 +99,9 @@ def load(
         _refuse_weight_file(str(spec))
         return _named(_from_zoo(registry.get(str(spec)), weights, arguments or {}, gate, frames, seed), name)
     if gate is not None or frames is not None:
-        raise UsageError("gate and frames belong to models of the zoo; give shapes with --input instead.")
+        raise UsageError(
+            "--gate and --frames belong to models of the zoo; give the shapes of an own model with --input."
+        )
     return _named(source, name)
 
 

@@ -124,7 +124,7 @@ def test_arguments_that_do_not_fit() -> None:
         source.load("shop.models:make", arguments={"depth": 3})
     with pytest.raises(SourceError, match="takes no arguments"):
         source.load("shop.models:ready", arguments={"width": 3})
-    with pytest.raises(UsageError, match="gate and frames"):
+    with pytest.raises(UsageError, match="--gate and --frames"):
         source.load("shop.models:make", gate="ref")
     with pytest.raises(UsageError, match="built already"):
         source.load(nn.Linear(2, 2), arguments={"width": 3})
@@ -181,6 +181,20 @@ def test_a_zoo_model_with_weights_is_not_untrained(tmp_path: Path) -> None:
     assert loaded.weights[0].naming == "mvtool"
     state = trained.module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in loaded.module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("resolution", "frames", "told"),
+    [
+        (16, None, "cannot take pictures of 16x16.*from 32 on pixels; published is 172"),
+        ((172, 31), None, "172x31"),
+        ("small", None, "'small' is neither a number of pixels nor a pair"),
+        (172, 3, "cannot take 3 frames per call.*multiples of 2 from 2 on; published is 2"),
+    ],
+)
+def test_sizes_that_are_impossible(resolution: Any, frames: int | None, told: str) -> None:
+    with pytest.raises(SourceError, match=told):
+        source.load("movinet_a0_stream_ensemble", arguments={"resolution": resolution}, frames=frames)
 
 
 def test_options_the_zoo_does_not_know() -> None:

@@ -56,7 +56,9 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 )
 @click.option("--forward-kwargs", metavar="JSON", help="Arguments of forward that are not tensors.")
 @click.option("--gate", type=click.Choice(GATES), help="Squeeze-excite gate of imported streams.")
-@click.option("--classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
+@click.option("--num-classes", type=click.IntRange(min=1), help="Number of classes, if not the published one.")
+@click.option("--resolution", metavar="PIXELS|HxW", help="Picture size of a zoo model, if not the published one.")
+@click.option("--frames", type=click.IntRange(min=1), help="Frames per call of a zoo model, if not the published ones.")
 @click.option("--labels", metavar="NAME|FILE", help="kinetics600, kinetics400, or a file with one label per line.")
 @click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
 @click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
@@ -83,7 +85,9 @@ def command(
     initial: tuple[str, ...],
     forward_kwargs: str | None,
     gate: str | None,
-    classes: int | None,
+    num_classes: int | None,
+    resolution: str | None,
+    frames: int | None,
     labels: str | None,
     mean: str | None,
     std: str | None,
@@ -119,7 +123,9 @@ def command(
             initial=dict(parse_initial(text) for text in initial),
             forward_kwargs=parse_kwargs(forward_kwargs, "--forward-kwargs"),
             gate=gate,
-            num_classes=classes,
+            num_classes=num_classes,
+            resolution=parse_resolution(resolution),
+            frames=frames,
             labels=labels,
             preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
             stage_timeout_s=stage_timeout,
@@ -194,6 +200,27 @@ def _three(option: str, text: str) -> tuple[float, float, float]:
     if not all(map(math.isfinite, (red, green, blue))):
         raise UsageError(f"{option} got {text!r}; expected three finite numbers such as 0.45,0.45,0.45.")
     return red, green, blue
+
+
+def parse_resolution(text: str | None) -> int | tuple[int, int] | None:
+    """Pixels, or height and width.
+
+    Raises:
+        UsageError: It is neither.
+
+    Example:
+        >>> parse_resolution("192x256")
+        (192, 256)
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UsageError(
+            f"--resolution got {text!r}; expected pixels such as 224, or height and width such as 192x256."
+        )
+    numbers = [int(part) for part in parts]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def parse_kwargs(text: str | None, option: str = "--kwargs") -> dict[str, Any] | None:

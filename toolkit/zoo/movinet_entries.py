@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mvtool.zoo.entry import ModelEntry
+from mvtool.zoo.entry import InputRule, ModelEntry
 
 FACTORY = "mvtool.zoo.movinet_build:build"
 ENSEMBLE_FACTORY = "mvtool.zoo.movinet_ensemble:build_temporal"
@@ -76,6 +76,7 @@ def _temporal(row: _Row, kind: str) -> ModelEntry:
         frames=row.frames,
         frame_rate=row.frame_rate,
         frames_per_step=2,
+        rule=InputRule(frames_min=2, frames_step=2),
         parameters=2 * (row.stream if kind == "stream" else row.base),
     )
 
@@ -94,6 +95,7 @@ def _a6(kind: str) -> ModelEntry:
         frames=120,
         frame_rate=12.0,
         frames_per_step=3,
+        rule=InputRule(frames_min=3, frames_step=3),
         parameters=sum(row.stream if kind == "stream" else row.base for row in rows),
     )
 

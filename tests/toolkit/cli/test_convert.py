@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvtool.cli import convert as module
-from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs
+from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs, parse_resolution
 from mvtool.converters import pipeline
 from mvtool.converters.inputs import InputSpec
 from mvtool.errors import ConversionError, UsageError
@@ -51,11 +51,12 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "h=h2",
         "--gate",
         "keras",
-        "--classes",
+        "--num-classes",
         "7",
         "--labels",
         "own.txt",
     ]
+    words += ["--resolution", "192x256", "--frames", "8"]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
     words += ["--initial", "h=0.5", "--forward-kwargs", '{"last": true}']
     words += ["--mean", "0.45,0.44,0.43", "--std", "0.2,0.2,0.2"]
@@ -76,6 +77,8 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "forward_kwargs": {"last": True},
         "gate": "keras",
         "num_classes": 7,
+        "resolution": (192, 256),
+        "frames": 8,
         "labels": "own.txt",
         "preprocessing": Preprocessing(resize_short_side=8, crop=(8, 8), mean=(0.45, 0.44, 0.43), std=(0.2, 0.2, 0.2)),
         "stage_timeout_s": 30.0,
@@ -102,7 +105,7 @@ def test_an_ensemble_takes_one_file_per_member(asked: dict[str, Any]) -> None:
         (["--target", "tflite,onnx"], "got 'onnx'; expected a list of tflite, coreml, executorch"),
         (["--target", ","], "got nothing"),
         (["--precision", "int4"], "got 'int4'"),
-        (["--classes", "0"], "0 is not in the range"),
+        (["--num-classes", "0"], "0 is not in the range"),
         (["--gate", "tanh"], "'tanh' is not one of"),
     ],
 )
@@ -111,6 +114,17 @@ def test_words_that_mean_nothing(asked: dict[str, Any], arguments: list[str], to
     assert result.exit_code == 2
     assert told in result.output
     assert not asked
+
+
+@pytest.mark.parametrize("text", ["224x", "1x2x3", "-3", "0", "wide", "2.5"])
+def test_resolution_is_pixels_or_height_and_width(text: str) -> None:
+    with pytest.raises(UsageError, match="--resolution"):
+        parse_resolution(text)
+
+
+def test_resolution() -> None:
+    assert parse_resolution("224") == 224
+    assert parse_resolution(None) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "3", "width=64"])

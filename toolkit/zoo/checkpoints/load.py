@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvtool.errors import UsageError, WeightsError
 from mvtool.streaming import Gate
 from mvtool.zoo.checkpoints.container import Checkpoint, Container, read
-from mvtool.zoo.checkpoints.coverage import Coverage
+from mvtool.zoo.checkpoints.coverage import Coverage, Shape
 from mvtool.zoo.checkpoints.keras_variables import KerasVariableNaming
 from mvtool.zoo.checkpoints.model_garden import ModelGardenNaming
 from mvtool.zoo.checkpoints.movinet_port import MoViNetPortNaming
@@ -160,7 +160,7 @@ def _assign(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str
     expected = _weights(module)
     assigned: dict[str, Tensor] = {}
     unexpected: list[str] = []
-    misshapen: list[tuple[str, str]] = []
+    misshapen: list[tuple[str, Shape, Shape]] = []
     not_finite: list[str] = []
     for key, stored in checkpoint.tensors.items():
         target = naming.target(key, module)
@@ -172,7 +172,7 @@ def _assign(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str
         tensor, shape = naming.layout(key, stored), tuple(expected[target].shape)
         assigned[target] = expected[target]
         if not fits(tuple(tensor.shape), shape):
-            misshapen.append((target, f"{tuple(tensor.shape)}, expected {shape}"))
+            misshapen.append((target, tuple(tensor.shape), shape))
         elif not torch.isfinite(tensor).all():
             not_finite.append(key)
         else:

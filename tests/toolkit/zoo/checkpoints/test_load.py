@@ -142,6 +142,16 @@ def test_mismatch_is_listed_by_layer(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def test_another_number_of_classes_says_how_to_go_on(port_weights: dict[str, Tensor], tmp_path: Path) -> None:
+    for leaf, shape in {"weight": (51, 2048, 1, 1), "bias": (51,)}.items():
+        port_weights[f"classifier.3.conv_1.conv2d.{leaf}"] = torch.zeros(shape)
+    path = save(port_weights, tmp_path / "tuned.pth")
+    wanted = r"of a model with 51 classes, and mine was built for 600; .*--num-classes 51 .*--labels FILE"
+    with pytest.raises(WeightsError, match=wanted):
+        load_weights(a0(), path, model="mine")
+    assert load_weights(a0(num_classes=51), path).tensors_used > 0
+
+
 def test_weights_of_another_model(port_weights: dict[str, Tensor], tmp_path: Path) -> None:
     """Stream weights in a base model, and A0 in A1: many lines, cut short."""
     path = save(port_weights, tmp_path / "a0.pth")
