@@ -19,11 +19,20 @@ from mvtool.zoo.checkpoints.coverage import Coverage, Shape
 from mvtool.zoo.checkpoints.keras_variables import KerasVariableNaming
 from mvtool.zoo.checkpoints.model_garden import ModelGardenNaming
 from mvtool.zoo.checkpoints.movinet_port import MoViNetPortNaming
-from mvtool.zoo.checkpoints.naming import IGNORED, Naming, fits
+from mvtool.zoo.checkpoints.naming import IGNORED, Naming, Supplies, fits
 from mvtool.zoo.checkpoints.own import OwnNaming
+from mvtool.zoo.checkpoints.pytorchvideo import PyTorchVideoNaming
+from mvtool.zoo.checkpoints.slowfast import SlowFastNaming
 
 WEIGHTS_FORMAT = "mvtool.weights/1"
-NAMINGS: tuple[Naming, ...] = (OwnNaming(), MoViNetPortNaming(), ModelGardenNaming(), KerasVariableNaming())
+NAMINGS: tuple[Naming, ...] = (
+    OwnNaming(),
+    MoViNetPortNaming(),
+    ModelGardenNaming(),
+    KerasVariableNaming(),
+    SlowFastNaming(),
+    PyTorchVideoNaming(),
+)
 
 
 @runtime_checkable
@@ -78,7 +87,7 @@ def load_weights(
     name = model or type(module).__name__
     assigned = _assign(checkpoint, naming, module, name)
     chosen = _choose_gate(module, gate, naming, checkpoint)
-    module.load_state_dict(assigned, strict=False)
+    module.load_state_dict({**assigned, **_supplied(naming, module)}, strict=False)
     if chosen is not None and isinstance(module, Gated):
         module.gate = chosen
     current = module.gate if isinstance(module, Gated) else None
@@ -152,12 +161,13 @@ def _recognise(checkpoint: Checkpoint, module: nn.Module) -> Naming:
 
 
 def _assign(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str) -> dict[str, Tensor]:
-    """The new state_dict of `module`.
+    """The new state_dict of `module`, without what the naming supplies.
 
     Raises:
         WeightsError: Not every tensor has exactly one counterpart of the right shape with finite values.
     """
-    expected = _weights(module)
+    supplied = _supplied(naming, module)
+    expected = {key: value for key, value in _weights(module).items() if key not in supplied}
     assigned: dict[str, Tensor] = {}
     unexpected: list[str] = []
     misshapen: list[tuple[str, Shape, Shape]] = []
@@ -182,6 +192,10 @@ def _assign(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str
     if not coverage.complete:
         raise WeightsError(coverage.message(checkpoint.path, name, naming.name))
     return assigned
+
+
+def _supplied(naming: Naming, module: nn.Module) -> dict[str, Tensor]:
+    return naming.supplied(module) if isinstance(naming, Supplies) else {}
 
 
 def _choose_gate(module: nn.Module, gate: Gate | str | None, naming: Naming, checkpoint: Checkpoint) -> Gate | None:

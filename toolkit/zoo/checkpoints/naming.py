@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -35,6 +35,15 @@ class Naming(Protocol):
 
     def layout(self, key: str, tensor: Tensor) -> Tensor:
         """The tensor with PyTorch's axis order (out, in, ...); unit axes may be missing."""
+        ...
+
+
+@runtime_checkable
+class Supplies(Protocol):
+    """A naming of networks that lack a layer of ours; it gives the tensors with which that layer does nothing."""
+
+    def supplied(self, module: nn.Module) -> dict[str, Tensor]:
+        """Name in `module.state_dict()` to tensor; a file must not have them."""
         ...
 
 
