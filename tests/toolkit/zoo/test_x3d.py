@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from mvtool.converters import source
 from mvtool.errors import SourceError, UsageError
 from mvtool.zoo import registry
 from mvtool.zoo.macs import count_macs, count_parameters
@@ -96,6 +99,34 @@ def test_macs_at_the_larger_crop(name: str, wanted: float) -> None:
     size = entry.resize_short_side
     macs = count_macs(on_meta(name, resolution=size), (1, 3, entry.frames, size, size))
     assert macs / 1e9 == pytest.approx(wanted, rel=5e-4)
+
+
+def test_entries_say_how_to_sample_the_video() -> None:
+    """Frames and frame stride at 30 frames per second, crop, shorter side before it."""
+    rows = {
+        entry.name: (entry.frames, 30 / entry.frame_rate, entry.resolution, entry.resize_short_side)
+        for entry in registry.entries()
+        if entry.family == "x3d"
+    }
+    assert rows == {
+        "x2d": (1, 1, 112, 128),
+        "x3d_xs": (4, 12, 160, 182),
+        "x3d_s": (13, 6, 160, 182),
+        "x3d_m": (16, 5, 224, 256),
+        "x3d_l": (16, 5, 312, 356),
+        "x3d_xl": (16, 5, 312, 356),
+        "x3d_xxl": (32, 2.5, 312, 356),
+    }
+
+
+def test_own_factors_from_the_command_line() -> None:
+    """The example of the factory's docstring."""
+    text = re.search(r"--kwargs '(.*)'", build_expanded.__doc__ or "")
+    assert text is not None
+    model = source.load("mvtool.zoo.x3d:build_expanded", arguments=json.loads(text[1])).module
+    assert isinstance(model, X3D)
+    assert (model.config.frames, model.config.resolution) == (13, 160)
+    assert [stage.blocks for stage in model.config.stages] == [5, 9, 22, 14]
 
 
 @torch.no_grad()
