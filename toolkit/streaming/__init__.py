@@ -10,8 +10,9 @@ from mvtool.streaming.activations import Activation, Gate
 from mvtool.streaming.clock import Clock, FrameClock
 from mvtool.streaming.conv import StreamBuffer, StreamConv3d
 from mvtool.streaming.excite import ExciteType, SqueezeExcite
-from mvtool.streaming.pool import CumulativeMean, SkipAveragePool
+from mvtool.streaming.pool import CumulativeMean
 from mvtool.streaming.position import PositionalEncoding
+from mvtool.streaming.same_pool import SameAveragePool, SameMaxPool
 from mvtool.streaming.state import StateInfo, declare_state, reset, stream_state, write_state
 
 __all__ = [
@@ -22,7 +23,8 @@ __all__ = [
     "FrameClock",
     "Gate",
     "PositionalEncoding",
-    "SkipAveragePool",
+    "SameAveragePool",
+    "SameMaxPool",
     "SqueezeExcite",
     "StateInfo",
     "StreamBuffer",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Pair = tuple[int, int]
+Sizes = tuple[int, ...]
 
 
 def same_size(size: int, stride: int) -> int:
@@ -25,15 +26,29 @@ def same_padding(size: int, kernel: int, stride: int) -> Pair:
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel: Pair, stride: Pair) -> tuple[Tensor, Pair]:
-    """Prepare `x` (N, C, T, H, W) for a spatial kernel with SAME padding.
+def pad_same(x: Tensor, kernel: Sizes, stride: Sizes) -> tuple[Tensor, Sizes]:
+    """Prepare `x` (N, C, T, H, W) for a kernel over its last axes with SAME padding.
+
+    Args:
+        x: Video tensor.
+        kernel: Cells of the kernel along the last two axes, or the last three.
+        stride: As many.
 
     Returns:
-        The tensor and the symmetric padding (height, width) left to the operator itself; an explicit
+        The tensor and the symmetric padding per axis that is left to the operator itself; an explicit
         zero padding is added only where both sides differ, because it costs an operator on the phone.
     """
-    height = same_padding(x.shape[3], kernel[0], stride[0])
-    width = same_padding(x.shape[4], kernel[1], stride[1])
-    if height[0] == height[1] and width[0] == width[1]:
-        return x, (height[0], width[0])
-    return torch.constant_pad_nd(x, (*width, *height)), (0, 0)
+    amounts = same_paddings(x.shape[-len(kernel) :], kernel, stride)
+    if all(before == after for before, after in amounts):
+        return x, tuple(before for before, _ in amounts)
+    return torch.constant_pad_nd(x, flat_pads(amounts)), (0,) * len(kernel)
+
+
+def same_paddings(sizes: Sizes, kernel: Sizes, stride: Sizes) -> tuple[Pair, ...]:
+    """`same_padding` of several axes."""
+    return tuple(same_padding(*axis) for axis in zip(sizes, kernel, stride, strict=True))
+
+
+def flat_pads(amounts: tuple[Pair, ...]) -> Sizes:
+    """Cells before and after the last axes in the order of `torch.nn.functional.pad`, the last axis first."""
+    return tuple(cells for pair in reversed(amounts) for cells in pair)

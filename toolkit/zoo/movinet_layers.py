@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mvtool.streaming import Activation, Clock, SkipAveragePool, SqueezeExcite, StreamConv3d
+from mvtool.streaming import Activation, Clock, SameAveragePool, SqueezeExcite, StreamConv3d
 from mvtool.streaming.padding import same_size
 from mvtool.zoo.movinet_config import Block, ConvType, Layer, MoViNetConfig, Size
 from mvtool.zoo.widths import make_divisible
@@ -22,6 +22,8 @@ BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 """TensorFlow's momentum 0.99 counts the other way round."""
 EXCITE_RATIO = 0.25
+SKIP_KERNEL = (3, 3)
+"""Of the average pool in strided skips."""
 
 
 class ConvNorm(nn.Module):
@@ -75,7 +77,7 @@ class Skip(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, size: Size) -> None:
         super().__init__()
-        self.pool = SkipAveragePool(*size, stride) if stride > 1 else nn.Identity()
+        self.pool = SameAveragePool(size, SKIP_KERNEL, (stride, stride)) if stride > 1 else nn.Identity()
         self.project = ConvNorm(in_channels, out_channels, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

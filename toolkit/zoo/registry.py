@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 from mvtool.errors import SourceError
-from mvtool.zoo import movinet_entries, pytorchvideo_resnet_table, x3d_table
+from mvtool.zoo import movinet_entries, pytorchvideo_resnet_table, tvn_table, x3d_table
 from mvtool.zoo.entry import ModelEntry
 
 __all__ = ["ModelEntry", "entries", "get"]
@@ -25,7 +25,9 @@ def _table(*families: Iterable[ModelEntry]) -> dict[str, ModelEntry]:
     return table
 
 
-_ENTRIES = _table(movinet_entries.ENTRIES, x3d_table.ENTRIES, pytorchvideo_resnet_table.ENTRIES)
+_ENTRIES = _table(
+    movinet_entries.ENTRIES, x3d_table.ENTRIES, pytorchvideo_resnet_table.ENTRIES, tvn_table.ENTRIES
+)
 
 
 def entries() -> tuple[ModelEntry, ...]:

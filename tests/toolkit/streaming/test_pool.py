@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional
 
-from mvtool.streaming import CumulativeMean, FrameClock, SkipAveragePool
+from mvtool.streaming import CumulativeMean, FrameClock
 
 
 @torch.no_grad()
@@ -30,26 +29,3 @@ def test_cumulative_mean_of_a_long_stream() -> None:
     for value in x:
         pool(value.view(1, 1, 1, 1, 1), clock(1))
     assert float(pool.buffer) == pytest.approx(float(x.double().mean()), rel=1e-6)
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (8, 7), (1, 2)])
-def test_skip_pool_leaves_padding_out(height: int, width: int) -> None:
-    """Equals a sum over a padded picture divided by the same sum over a picture of ones."""
-    torch.manual_seed(0)
-    x = torch.randn(2, 3, 2, height, width)
-    pool = SkipAveragePool(height, width)
-    ones = torch.ones(1, 1, 1, 3, 3)
-    padded, inside = (functional.pad(t, pool.padding) for t in (x, torch.ones_like(x)))
-    total, cells = (
-        functional.conv3d(t.flatten(0, 1).unsqueeze(1), ones, stride=(1, 2, 2)).view(2, 3, 2, -1)
-        for t in (padded, inside)
-    )
-    got = pool(x)
-    assert got.shape[3:] == (-(-height // 2), -(-width // 2))
-    torch.testing.assert_close(got.flatten(3), total / cells, rtol=1e-5, atol=1e-6)
-
-
-def test_skip_pool_by_hand() -> None:
-    """2 x 2 with stride 2 pads (0, 1): one window over all four cells, divided by 4 and not by 9."""
-    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 1, 2, 2)
-    assert SkipAveragePool(2, 2)(x).flatten().tolist() == [3.0]
