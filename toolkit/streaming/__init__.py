@@ -10,6 +10,7 @@ from mvtool.streaming.activations import Activation, Gate
 from mvtool.streaming.clock import Clock, FrameClock
 from mvtool.streaming.conv import StreamBuffer, StreamConv3d
 from mvtool.streaming.excite import ExciteType, SqueezeExcite
+from mvtool.streaming.max_pool import StreamMaxPool3d
 from mvtool.streaming.pool import CumulativeMean
 from mvtool.streaming.position import PositionalEncoding
 from mvtool.streaming.same_pool import SameAveragePool, SameMaxPool
@@ -29,6 +30,7 @@ __all__ = [
     "StateInfo",
     "StreamBuffer",
     "StreamConv3d",
+    "StreamMaxPool3d",
     "declare_state",
     "reset",
     "stream_state",

@@ -34,14 +34,19 @@ class FrameClock(nn.Module):
     """Counts the frames of the stream.
 
     The state `frame_count` has shape (1,): Core ML takes no tensor of rank 0.
+
+    Args:
+        span: Video frames for one count. A clock of layers behind a stride in time counts their frames, which are
+            the ones that running means divide by.
     """
 
     frame_count: Tensor
     one: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, span: int = 1) -> None:
         super().__init__()
-        declare_state(self, "frame_count", (1,), StateInfo("Number of frames seen.", StateForm.COUNTER))
+        meaning = "Number of frames seen." if span == 1 else f"Number of groups of {span} frames seen."
+        declare_state(self, "frame_count", (1,), StateInfo(meaning, StateForm.COUNTER))
         # A tensor divided by a tensor: 1.0 / x exports as `reciprocal`, which XNNPACK does not take.
         self.register_buffer("one", torch.ones(1), persistent=False)
 

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 from mvtool.errors import SourceError
-from mvtool.zoo import movinet_entries, pytorchvideo_resnet_table, tvn_table, x3d_table
+from mvtool.zoo import movinet_entries, pytorchvideo_resnet_table, r2plus1d_table, resnet3d_table, tvn_table, x3d_table
 from mvtool.zoo.entry import ModelEntry
 
 __all__ = ["ModelEntry", "entries", "get"]
@@ -26,7 +26,12 @@ def _table(*families: Iterable[ModelEntry]) -> dict[str, ModelEntry]:
 
 
 _ENTRIES = _table(
-    movinet_entries.ENTRIES, x3d_table.ENTRIES, pytorchvideo_resnet_table.ENTRIES, tvn_table.ENTRIES
+    movinet_entries.ENTRIES,
+    x3d_table.ENTRIES,
+    pytorchvideo_resnet_table.ENTRIES,
+    tvn_table.ENTRIES,
+    resnet3d_table.ENTRIES,
+    r2plus1d_table.ENTRIES,
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mvtool.streaming import StreamBuffer, StreamConv3d, reset
+from mvtool.streaming import StreamBuffer, StreamConv3d, reset, stream_state
 from mvtool.streaming.padding import same_padding, same_size
 
 
@@ -82,3 +82,51 @@ def test_state_is_cut_off_from_autograd() -> None:
     assert y.requires_grad
     assert conv.stream is not None
     assert not conv.stream.buffer.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [[12], [6, 6]])
+@pytest.mark.parametrize(("kernel", "time_stride"), [((5, 3, 3), 2), ((3, 1, 1), 2), ((3, 1, 1), 3), ((4, 1, 1), 3)])
+def test_causal_convolution_with_a_stride_in_time(
+    parts: list[int], kernel: tuple[int, int, int], time_stride: int
+) -> None:
+    """Equals a convolution of the clip with kt - st zero frames in front, so output j ends with frame j st + st - 1."""
+    torch.manual_seed(0)
+    conv = StreamConv3d(2, 3, kernel, stride=2, time_stride=time_stride, causal=True, input_shape=(1, 6, 6))
+    x = torch.randn(1, 2, 12, 6, 6)
+    pads = same_padding(6, kernel[1], 2)
+    padded = functional.pad(x, (*pads, *pads, kernel[0] - time_stride, 0))
+    expected = functional.conv3d(padded, conv.weight, stride=(time_stride, 2, 2))
+    got = torch.cat([conv(part) for part in torch.split(x, parts, dim=2)], dim=2)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    newest = x.clone()
+    newest[:, :, -1] += 1.0
+    reset(conv)
+    assert not torch.equal(conv(newest)[:, :, -1], expected[:, :, -1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("frames", "before", "after"), [(8, 1, 2), (7, 2, 2)])
+def test_clip_convolution_with_a_stride_in_time(frames: int, before: int, after: int) -> None:
+    """SAME padding as TensorFlow computes it: 8 frames, kernel 5, stride 2 need (4 - 1) 2 + 5 - 8 = 3 frames more."""
+    torch.manual_seed(0)
+    conv = StreamConv3d(2, 3, (5, 3, 3), stride=2, time_stride=2)
+    x = torch.randn(1, 2, frames, 6, 7)
+    expected = functional.conv3d(functional.pad(x, (1, 1, 0, 1, before, after)), conv.weight, stride=2)
+    torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_buffer_of_a_strided_kernel_is_shorter() -> None:
+    """5 - 2 frames; behind a stride of 4 video frames they stand for 12."""
+    conv = StreamConv3d(2, 3, (5, 1, 1), time_stride=2, causal=True, input_shape=(1, 4, 4), span=4)
+    assert conv.stream is not None
+    assert conv.stream.buffer.shape == (1, 2, 3, 4, 4)
+    assert stream_state(conv)["stream.buffer"].frames_held == 12
+
+
+def test_lost_frames_are_refused() -> None:
+    conv = StreamConv3d(2, 3, (3, 1, 1), time_stride=2, causal=True, input_shape=(1, 4, 4))
+    with pytest.raises(ValueError, match="temporal stride 2 got 3 frames; give a multiple of 2"):
+        conv(torch.zeros(1, 2, 3, 4, 4))
+    with pytest.raises(ValueError, match="kernel of 2 frames with stride 3 skips frames"):
+        StreamConv3d(2, 3, (2, 1, 1), time_stride=3, causal=True)

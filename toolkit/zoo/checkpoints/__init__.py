@@ -10,6 +10,8 @@
 | Model Garden variable names (Keras SavedModel) | `keras_variables` |
 | SlowFast repository, X3D | `slowfast` |
 | PyTorchVideo: X3D, Slow-R50, R(2+1)D-R50 | `pytorchvideo` |
+| Model Garden ResNet3D, object paths and variable names | `resnet3d_garden` |
+| torchvision R(2+1)D-18 | `torchvision_r2plus1d` |
 """
 
 from mvtool.zoo.checkpoints.load import LoadedWeights, load_members, load_weights, save_weights

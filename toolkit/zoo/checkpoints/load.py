@@ -22,7 +22,9 @@ from mvtool.zoo.checkpoints.movinet_port import MoViNetPortNaming
 from mvtool.zoo.checkpoints.naming import IGNORED, Naming, Supplies, fits
 from mvtool.zoo.checkpoints.own import OwnNaming
 from mvtool.zoo.checkpoints.pytorchvideo import PyTorchVideoNaming
+from mvtool.zoo.checkpoints.resnet3d_garden import ResNet3DPathNaming, ResNet3DVariableNaming
 from mvtool.zoo.checkpoints.slowfast import SlowFastNaming
+from mvtool.zoo.checkpoints.torchvision_r2plus1d import R2Plus1DNaming
 
 WEIGHTS_FORMAT = "mvtool.weights/1"
 NAMINGS: tuple[Naming, ...] = (
@@ -32,6 +34,9 @@ NAMINGS: tuple[Naming, ...] = (
     KerasVariableNaming(),
     SlowFastNaming(),
     PyTorchVideoNaming(),
+    ResNet3DPathNaming(),
+    ResNet3DVariableNaming(),
+    R2Plus1DNaming(),
 )
 
 

@@ -44,6 +44,7 @@ _SCALARS = {
     "_attention/_pos_encoding/_rezero/scale": "excite.position_scale",
     "_mobile_bottleneck/_rezero/scale": "rezero",
 }
+_PARTS = frozenset(path.partition("/")[0] for path in (*_DENSE, *_STEM, *_HEAD, *_LAYER, *_SCALARS))
 
 
 class ModelGardenNaming:
@@ -53,8 +54,9 @@ class ModelGardenNaming:
     gate: Gate | None = Gate.REF
 
     def matches(self, keys: Collection[str], module: nn.Module) -> bool:
-        """Any key has a numbered layer with a private attribute behind it."""
-        return any(_PATH.fullmatch(key) for key in keys)
+        """A MoViNet, and any key has a numbered layer with a part of a MoViNet behind it; other networks have other parts."""
+        found = (_PATH.fullmatch(key) for key in keys)
+        return isinstance(module, MoViNet) and any(match and match[2].partition("/")[0] in _PARTS for match in found)
 
     def target(self, key: str, module: nn.Module) -> str | None:
         """See the module docstring; needs the module to know which layer has which number."""
