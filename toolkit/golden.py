@@ -24,7 +24,7 @@ from mvtool.files import write_atomic
 from mvtool.ports import AnyArray, InputPort, PortManifest, Precision
 from mvtool.session import Session
 from mvtool.verification.bounds import ERROR_FLOOR, FP16_LIMIT, FP32_LIMIT
-from mvtool.verification.frames import FrameSource, logical_picture
+from mvtool.verification.frames import FrameSource, logical_picture, steps_for
 
 GOLDEN_FRAMES = 8
 _INT8_MARGIN = 2.0
@@ -72,15 +72,17 @@ def _is_picture(port: InputPort) -> bool:
     return port.image and port.logical_layout is not None
 
 
-def make_golden(session: Session, frames: int = GOLDEN_FRAMES, seed: int = 0) -> Golden:
+def make_golden(session: Session, frames: int | None = None, seed: int = 0) -> Golden:
     """Run the first `frames` steps of `FrameSource` through the fp32 PyTorch stream.
 
     Args:
         session: `mvtool.runtimes.pytorch.open_program` of the captured program; it is reset before and after.
-        frames: Number of steps.
+        frames: Number of steps; by default `GOLDEN_FRAMES` of a stream, and the clips that verify replays.
         seed: Of the inputs.
     """
     manifest = session.manifest
+    if frames is None:
+        frames = GOLDEN_FRAMES if manifest.states else steps_for(stream=False, frames_per_step=manifest.frames_per_step)
     source = FrameSource(manifest.inputs, manifest.preprocessing, seed)
     inputs: dict[str, list[AnyArray]] = {port.name: [] for port in manifest.inputs}
     outputs: dict[str, list[AnyArray]] = {port.name: [] for port in manifest.outputs}

@@ -121,7 +121,7 @@ def test_the_bundled_clip_calibrates_pictures_of_any_shape(size: tuple[int, int]
 
 
 def test_a_model_of_the_zoo_refuses_shapes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="movinet_t0_stream says .* 1x3x1x172x172.*--resolution.*--frames"):
+    with pytest.raises(UsageError, match=r"movinet_t0_stream says .* 1x3x1x172x172.*--resolution.*--frames"):
         pipeline.convert("movinet_t0_stream", out=tmp_path / "build", inputs=[parse_input("1x3x8x172x172")])
 
 

@@ -60,23 +60,22 @@ def print_rewrites(manifest: BuildManifest, to: Console) -> None:
 
 def print_verification(verification: Verification, to: Console) -> None:
     """One row per artifact, the signal-to-noise ratios, and every failure in full."""
-    listing = console.table(
-        "file", "verdict", "engine", "frames", "worst error", "seconds", right=("frames", "seconds")
-    )
+    step, steps = verification.step, f"{verification.step}s"
+    listing = console.table("file", "verdict", "engine", steps, "worst error", "seconds", right=(steps, "seconds"))
     for report in verification.artifacts:
         verdict = Text("verified", style="green") if report.passed else Text("FAILED", style="bold red")
         measured = [check for check in report.checks if check.worst is not None and check.limit]
         worst = max(measured, key=lambda check: (check.worst or 0.0) / (check.limit or 1.0), default=None)
         where = "" if worst is None else f"{worst.worst:.2g} of {worst.limit:.2g} ({worst.check.value}"
         if worst is not None:
-            where += f", {worst.tensor} at frame {worst.frame})" if worst.tensor else ")"
+            where += f", {worst.tensor} at {step} {worst.frame})" if worst.tensor else ")"
         console.add_row(
             listing, report.file, verdict, report.engine or "-", report.frames, where or "-", f"{report.seconds:.1f}"
         )
     to.print(listing)
     for report in verification.artifacts:
         if report.snr:
-            ratios = " · ".join(f"frame {s.frame} {s.outputs_db:.1f} dB" for s in report.snr)
+            ratios = " · ".join(f"{step} {s.frame} {s.outputs_db:.1f} dB" for s in report.snr)
             to.print(Text(f"{report.file} against fp32 PyTorch: {ratios}", style="dim"), soft_wrap=True)
     for line in verification.failures:
         to.print(Text(line, style="red"), soft_wrap=True)

@@ -65,7 +65,8 @@ def check_inputs(replayed: Replayed, reference: Session) -> CheckResult:
     """Enough inputs were replayed, and enough of them differ."""
     stream = bool(reference.manifest.states)
     shown = replayed.steps * (reference.manifest.frames_per_step if stream else 1)
-    least, distinct = (frames.STREAM_FRAMES, frames.MIN_DISTINCT_FRAMES) if stream else (frames.CLIPS, frames.CLIPS)
+    clips = frames.steps_for(stream=False, frames_per_step=reference.manifest.frames_per_step)
+    least, distinct = (frames.STREAM_FRAMES, frames.MIN_DISTINCT_FRAMES) if stream else (clips, clips)
     unit = "frames" if stream else "clips"
     text = f"{shown} {unit} in {replayed.steps} steps, {replayed.distinct} of them different"
     needed = -(-distinct // reference.manifest.frames_per_step) if stream else distinct

@@ -19,7 +19,8 @@ from mvtool.ports import AnyArray, InputPort, Preprocessing
 from mvtool.preprocessing import normalise
 
 STREAM_FRAMES = 300
-CLIPS = 8
+CLIP_FRAMES = 8
+MIN_CLIPS = 2
 MIN_DISTINCT_FRAMES = 100
 
 _PHASES = 1024
@@ -132,5 +133,17 @@ def digest(arrays: Sequence[AnyArray]) -> bytes:
 
 
 def steps_for(stream: bool, frames_per_step: int, frames: int = STREAM_FRAMES) -> int:
-    """Steps that replay `frames` frames of a stream, or the clips of a clip model."""
-    return -(-frames // frames_per_step) if stream else CLIPS
+    """Steps that replay `frames` frames of a stream.
+
+    Calls of a model without state do not depend on each other, so `CLIP_FRAMES` frames do, in at least `MIN_CLIPS` clips.
+    """
+    if stream:
+        return -(-frames // frames_per_step)
+    return max(MIN_CLIPS, -(-CLIP_FRAMES // frames_per_step))
+
+
+def step_noun(stream: bool, frames_per_step: int) -> str:
+    """What one step takes, in a word."""
+    if frames_per_step == 1:
+        return "frame"
+    return "step" if stream else "clip"

@@ -227,6 +227,7 @@ class Verification(Document):
     Attributes:
         model: Name of the model.
         frames: Steps replayed per artifact.
+        step: What one step takes: `frame`, `clip`, or `step` for several frames of a stream.
         distinct_inputs: How many of the generated inputs differ from each other.
         checks: Checks of the build as a whole.
         artifacts: One report per artifact of the build manifest, in its order.
@@ -236,6 +237,7 @@ class Verification(Document):
 
     model: str
     frames: int
+    step: str = "frame"
     distinct_inputs: int
     checks: tuple[CheckResult, ...]
     artifacts: tuple[ArtifactReport, ...]
@@ -260,4 +262,6 @@ class Verification(Document):
         """One sentence with the verdict."""
         good = sum(artifact.passed for artifact in self.artifacts)
         verdict = "verified" if self.passed else "NOT verified"
-        return f"{self.model} is {verdict}: {good} of {len(self.artifacts)} artifacts hold over {self.frames} frames"
+        return (
+            f"{self.model} is {verdict}: {good} of {len(self.artifacts)} artifacts hold over {self.frames} {self.step}s"
+        )

@@ -134,7 +134,8 @@ def _with_reference(
         replayed = replay_all(reference, source, store, workers, steps, options.progress)
         checks.append(check_inputs(replayed, reference))
         reports = [_report(build, e, w, steps) for e, w in zip(build.manifest.artifacts, workers, strict=True)]
-    return _verification(build, checks, reports, replayed, start)
+    noun = frames.step_noun(bool(manifest.states), manifest.frames_per_step)
+    return _verification(build, checks, reports, replayed, start, noun)
 
 
 def make_job(build: Build, entry: ArtifactEntry, reference: PortManifest, store: Path, steps: int, threads: int) -> Job:
@@ -189,11 +190,17 @@ def _unreadable(build: Build, checks: Sequence[CheckResult], error: Exception, s
 
 
 def _verification(
-    build: Build, checks: Sequence[CheckResult], reports: Sequence[ArtifactReport], replayed: Replayed, start: float
+    build: Build,
+    checks: Sequence[CheckResult],
+    reports: Sequence[ArtifactReport],
+    replayed: Replayed,
+    start: float,
+    step: str = "frame",
 ) -> Verification:
     return Verification(
         model=build.manifest.model.name,
         frames=replayed.steps,
+        step=step,
         distinct_inputs=replayed.distinct,
         checks=settle(BUILD_CHECKS, checks, f"{PROGRAM_FOLDER} cannot be loaded"),
         artifacts=tuple(reports),

@@ -10,7 +10,7 @@ from manifests import port_fields
 
 from mvtool.errors import UsageError
 from mvtool.ports import InputPort, Preprocessing
-from mvtool.verification.frames import FrameSource, digest, picture, steps_for
+from mvtool.verification.frames import FrameSource, digest, picture, step_noun, steps_for
 
 VIDEO = Preprocessing(resize_short_side=24, crop=(24, 24), range=(-1.0, 1.0))
 
@@ -74,4 +74,11 @@ def test_a_picture_with_two_channels_is_refused() -> None:
 def test_steps_cover_three_hundred_frames_or_eight_clips() -> None:
     assert steps_for(stream=True, frames_per_step=1) == 300
     assert steps_for(stream=True, frames_per_step=8) == 38
-    assert steps_for(stream=False, frames_per_step=50) == 8
+    assert steps_for(stream=False, frames_per_step=50) == 2
+    assert steps_for(stream=False, frames_per_step=1) == 8
+
+
+def test_step_noun() -> None:
+    assert step_noun(stream=True, frames_per_step=1) == "frame"
+    assert step_noun(stream=True, frames_per_step=4) == "step"
+    assert step_noun(stream=False, frames_per_step=16) == "clip"
