@@ -9,7 +9,13 @@ import difflib
 from collections.abc import Iterable
 
 from mvtool.errors import SourceError
-from mvtool.zoo import movinet_entries, pytorchvideo_resnet_table, r2plus1d_table, resnet3d_table, tvn_table, x3d_table
+from mvtool.zoo import (
+    mobilenet_v3_table,
+    movinet_entries,
+    pytorchvideo_resnet_table,
+    tsm_table,
+    x3d_table,
+)
 from mvtool.zoo.entry import ModelEntry
 
 __all__ = ["ModelEntry", "entries", "get"]
@@ -30,6 +36,8 @@ _ENTRIES = _table(
     x3d_table.ENTRIES,
     pytorchvideo_resnet_table.ENTRIES,
     tvn_table.ENTRIES,
+    mobilenet_v3_table.ENTRIES,
+    tsm_table.ENTRIES,
     resnet3d_table.ENTRIES,
     r2plus1d_table.ENTRIES,
 )

@@ -8,6 +8,8 @@
 | MoViNet-pytorch (the public PyTorch port) | `movinet_port` |
 | Model Garden object paths | `model_garden` |
 | Model Garden variable names (Keras SavedModel) | `keras_variables` |
+| torchvision MobileNetV3 | `torchvision_mobilenet` |
+| TSM repository | `tsm` |
 | SlowFast repository, X3D | `slowfast` |
 | PyTorchVideo: X3D, Slow-R50, R(2+1)D-R50 | `pytorchvideo` |
 | Model Garden ResNet3D, object paths and variable names | `resnet3d_garden` |

@@ -85,7 +85,8 @@ def _identify(path: Path) -> tuple[Container, list[Path]]:
         )
     if path.suffix == ".safetensors":
         return Container.SAFETENSORS, [path]
-    if path.suffix in (".pth", ".pt", ".bin", ".pyth", ".ckpt"):
+    # Training scripts of PyTorch's examples write `checkpoint.pth.tar`, which is no archive.
+    if path.suffix in (".pth", ".pt", ".bin", ".pyth", ".ckpt") or path.name.endswith(".pth.tar"):
         return Container.PYTORCH, [path]
     remedy = "Unpack the archive first." if path.suffix in (".gz", ".tar", ".zip") else "Convert it to one of these."
     raise WeightsError(

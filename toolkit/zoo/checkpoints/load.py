@@ -19,12 +19,14 @@ from mvtool.zoo.checkpoints.coverage import Coverage, Shape
 from mvtool.zoo.checkpoints.keras_variables import KerasVariableNaming
 from mvtool.zoo.checkpoints.model_garden import ModelGardenNaming
 from mvtool.zoo.checkpoints.movinet_port import MoViNetPortNaming
-from mvtool.zoo.checkpoints.naming import IGNORED, Naming, Supplies, fits
+from mvtool.zoo.checkpoints.naming import IGNORED, Naming, Supplies, TellsForm, fits
 from mvtool.zoo.checkpoints.own import OwnNaming
 from mvtool.zoo.checkpoints.pytorchvideo import PyTorchVideoNaming
 from mvtool.zoo.checkpoints.resnet3d_garden import ResNet3DPathNaming, ResNet3DVariableNaming
 from mvtool.zoo.checkpoints.slowfast import SlowFastNaming
+from mvtool.zoo.checkpoints.torchvision_mobilenet import MobileNetV3Naming
 from mvtool.zoo.checkpoints.torchvision_r2plus1d import R2Plus1DNaming
+from mvtool.zoo.checkpoints.tsm import TSMNaming
 
 WEIGHTS_FORMAT = "mvtool.weights/1"
 NAMINGS: tuple[Naming, ...] = (
@@ -32,6 +34,8 @@ NAMINGS: tuple[Naming, ...] = (
     MoViNetPortNaming(),
     ModelGardenNaming(),
     KerasVariableNaming(),
+    MobileNetV3Naming(),
+    TSMNaming(),
     SlowFastNaming(),
     PyTorchVideoNaming(),
     ResNet3DPathNaming(),
@@ -45,6 +49,16 @@ class Gated(Protocol):
     """A module whose squeeze-excite gate can be chosen."""
 
     gate: Gate
+
+
+@runtime_checkable
+class HasForms(Protocol):
+    """A module whose tensors fit other forms of the network too, which compute something else from them."""
+
+    @property
+    def trained_as(self) -> str | None:
+        """What its weights have to be trained with, such as `one-sided temporal shift`; None for nothing special."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -83,13 +97,15 @@ def load_weights(
         model: Name for messages.
 
     Raises:
-        WeightsError: The file cannot be read, its naming is unknown, or it does not cover the model exactly.
+        WeightsError: The file cannot be read, its naming is unknown, it does not cover the model exactly, or it was
+            trained for another form of the network.
         MissingExtraError: A TensorFlow file, and TensorFlow is not installed.
         UsageError: `gate` is given for a module without one, or unknown.
     """
     checkpoint = read(Path(path))
     naming = _recognise(checkpoint, module)
     name = model or type(module).__name__
+    _refuse_other_form(checkpoint, naming, module, name)
     assigned = _assign(checkpoint, naming, module, name)
     chosen = _choose_gate(module, gate, naming, checkpoint)
     module.load_state_dict({**assigned, **_supplied(naming, module)}, strict=False)
@@ -139,6 +155,8 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     header = {"format": WEIGHTS_FORMAT, **(metadata or {})}
     if isinstance(module, Gated):
         header["gate"] = str(module.gate)
+    if isinstance(module, HasForms) and module.trained_as is not None:
+        header["trained_as"] = module.trained_as
     temporary = target.with_name(f".{target.name}.part")
     try:
         save_file({k: v.detach().contiguous() for k, v in _weights(module).items()}, temporary, header)
@@ -163,6 +181,19 @@ def _recognise(checkpoint: Checkpoint, module: nn.Module) -> Naming:
         f"The weights {checkpoint.path} use no known naming of {type(module).__name__}: keys {sample}, ... Known namings are {known}. "
         "Check that the file belongs to this model, or rename its keys to those of `module.state_dict()`."
     )
+
+
+def _refuse_other_form(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str) -> None:
+    told = checkpoint.metadata.get("trained_as")
+    if told is None and isinstance(naming, TellsForm):
+        told = naming.trained_as(checkpoint.tensors)
+    needed = module.trained_as if isinstance(module, HasForms) else None
+    if told not in (None, needed):
+        raise WeightsError(
+            f"The weights {checkpoint.path} were trained with {told}, and {name} computes with {needed or 'nothing alike'}. "
+            "Names and shapes of the tensors agree, but the same channels stand for other frames, so the results would be "
+            f"wrong. Take the form of the model with {told}, or weights that were trained for this one."
+        )
 
 
 def _assign(checkpoint: Checkpoint, naming: Naming, module: nn.Module, name: str) -> dict[str, Tensor]:

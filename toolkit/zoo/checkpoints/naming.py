@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -35,6 +35,15 @@ class Naming(Protocol):
 
     def layout(self, key: str, tensor: Tensor) -> Tensor:
         """The tensor with PyTorch's axis order (out, in, ...); unit axes may be missing."""
+        ...
+
+
+@runtime_checkable
+class TellsForm(Protocol):
+    """A naming that tells for which form of a network weights were trained, where other forms have the same tensors."""
+
+    def trained_as(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """The form, as in `module.trained_as`; None for weights that may start any form's training."""
         ...
 
 
