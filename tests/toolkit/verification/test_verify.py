@@ -206,7 +206,7 @@ def test_a_model_of_whole_clips(tmp_path: Path) -> None:
     )
     found = verify(build.folder)
     assert found.failures == ()
-    assert (found.frames, found.distinct_inputs) == (8, 8)
+    assert (found.frames, found.step, found.distinct_inputs) == (2, "clip", 2)
     for artifact in found.artifacts:
         checks = {result.check for result in artifact.checks}
         assert Check.ORDER in checks
