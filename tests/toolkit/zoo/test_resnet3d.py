@@ -16,7 +16,8 @@ from mvtool.streaming import reset, stream_state
 from mvtool.streaming.padding import same_padding
 from mvtool.zoo import registry
 from mvtool.zoo.macs import count_macs, count_parameters
-from mvtool.zoo.resnet3d import Bottleneck, ConvNorm, ResNet3D, ResNet3DConfig
+from mvtool.zoo.resnet3d import ResNet3D, ResNet3DConfig
+from mvtool.zoo.resnet3d_layers import Bottleneck, ConvNorm
 from mvtool.zoo.resnet3d_table import Stage, Stem
 from mvtool.zoo.untrained import deterministic_weights
 
@@ -46,7 +47,10 @@ def published(name: str, gating: bool = True) -> ResNet3D:
 def test_parameters() -> None:
     """The paper prints 34.0 M."""
     for name in ("resnet3d_50", "resnet3d_50_stream"):
-        assert count_parameters(published(name)) == registry.get(name).parameters == 34_027_672
+        entry, model = registry.get(name), published(name)
+        assert count_parameters(model) == entry.parameters == 34_027_672
+        assert bool(stream_state(model)) == entry.stream
+        assert not model.training
     assert count_parameters(published("resnet3d_50", gating=False)) == 28_453_272
     assert count_parameters(published("resnet3d_50_stream", gating=False)) == 28_453_272
 
