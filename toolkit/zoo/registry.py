@@ -13,7 +13,10 @@ from mvtool.zoo import (
     mobilenet_v3_table,
     movinet_entries,
     pytorchvideo_resnet_table,
+    r2plus1d_table,
+    resnet3d_table,
     tsm_table,
+    tvn_table,
     x3d_table,
 )
 from mvtool.zoo.entry import ModelEntry
