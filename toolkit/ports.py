@@ -117,6 +117,11 @@ class TensorPort(Document):
             raise ValueError(f"{self.permutation} is not a permutation of the axes of {self.logical_shape}")
         return self
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the tensor in the artifact."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
     def encode(self, logical: AnyArray) -> AnyArray:
         """Turn a tensor of the trained model into what the artifact takes.
 

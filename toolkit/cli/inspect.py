@@ -67,7 +67,7 @@ class Inspected:
     @property
     def state_bytes(self) -> int:
         """Size of all state ports together, on one side of the loop."""
-        return sum(port_bytes(binding.input) for binding in self.manifest.states)
+        return sum(binding.input.size_bytes for binding in self.manifest.states)
 
     def record(self) -> dict[str, Any]:
         """The JSON document."""
@@ -103,13 +103,6 @@ def _entry_beside(path: Path) -> ArtifactEntry | None:
     except ManifestError:
         return None  # an artifact that was copied out of its build is still worth showing
     return next((entry for entry in build.manifest.artifacts if build.path(entry).resolve() == path.resolve()), None)
-
-
-def port_bytes(port: TensorPort) -> int:
-    """Size of a port's tensor."""
-    import numpy as np
-
-    return int(np.prod(port.shape, dtype=np.int64)) * np.dtype(port.dtype).itemsize
 
 
 def _print_build(build: Build, to: Console) -> None:

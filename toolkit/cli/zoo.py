@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,10 +20,28 @@ from mvtool.zoo.entry import ModelEntry
 @click.command("zoo")
 @click.argument("pattern", default="*")
 @json_option()
-def command(pattern: str, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Convert and verify every model that has no record; then write a page.")
+@click.option(
+    "--records", type=click.Path(path_type=Path), help="With --markdown: folder of the records. Default: docs/zoo."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="With --markdown: the page. Default: RECORDS.md.")
+@click.option("--builds", type=click.Path(path_type=Path), help="With --markdown: keep the builds in this folder.")
+@click.option("--recorded", is_flag=True, help="With --markdown: write the page from the records alone.")
+def command(
+    pattern: str,
+    as_json: bool,
+    markdown: bool,
+    records: Path | None,
+    out: Path | None,
+    builds: Path | None,
+    recorded: bool,
+) -> None:
     """List the models that can be converted by name.
 
     PATTERN chooses names, with wildcards: 'movinet_a?_stream'.
+
+    With --markdown every model of PATTERN is converted to all targets in fp32 and int8 and verified, which takes minutes for each;
+    a model that has a record already is left out, so an interrupted run goes on where it was.
     """
     from mvtool.zoo import registry
 
@@ -28,6 +50,11 @@ def command(pattern: str, as_json: bool) -> None:
         raise UsageError(
             f"No model of the zoo is called {pattern!r}. `mvtool zoo` lists all {len(registry.entries())}."
         )
+    if not markdown and (records or out or builds or recorded):
+        raise UsageError("--records, --out, --builds and --recorded belong to --markdown; add it.")
+    if markdown:
+        _survey([] if recorded else found, records or Path("docs/zoo"), out, builds)
+        return
     if as_json:
         console.print_json([_record(entry) for entry in found])
         return
@@ -46,6 +73,30 @@ def command(pattern: str, as_json: bool) -> None:
             entry.description,
         )
     console.stdout().print(listing)
+
+
+def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds: Path | None) -> None:
+    """Survey the chosen models, and write the page of all of them."""
+    from mvtool.cli import progress
+    from mvtool.files import write_atomic
+    from mvtool.survey import Survey
+    from mvtool.survey_markdown import page
+    from mvtool.zoo import registry
+
+    with ExitStack() as stack:
+        scratch = builds or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvtool-zoo-")))
+        survey = Survey(folder, scratch)
+        for number, entry in enumerate(chosen, start=1):
+            console.stderr().print(f"{entry.name} ({number} of {len(chosen)})", markup=False)
+            with progress.view() as listener, progress.replay_bar() as bar:
+                survey.run([entry], listener, bar)
+    known = {entry.name: survey.load(entry) for entry in registry.entries()}
+    text = page(registry.entries(), {name: record for name, record in known.items() if record is not None}, folder.name)
+    target = out or folder.with_suffix(".md")
+    write_atomic(target, text.encode())
+    console.stdout().print(
+        f"{target}: {sum(r is not None for r in known.values())} of {len(known)} models have a record."
+    )
 
 
 def _input(entry: ModelEntry) -> str:
