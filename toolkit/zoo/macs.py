@@ -22,7 +22,8 @@ def count_macs(module: nn.Module, shape: Shape) -> int:
         module: Takes one tensor; is moved to the meta device, and holds no weights afterwards.
         shape: Of its input, (N, 3, T, H, W) for the zoo.
     """
-    module = module.to("meta").eval()
+    # The counter wants a history of every tensor that asks for a gradient, also where none is recorded.
+    module = module.to("meta").eval().requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), torch.device("meta"), counter:
         module(torch.empty(shape))

@@ -17,6 +17,7 @@ from mvtool.zoo import (
     resnet3d_table,
     tsm_table,
     tvn_table,
+    video_mobile_former_table,
     x3d_table,
 )
 from mvtool.zoo.entry import ModelEntry
@@ -39,6 +40,7 @@ _ENTRIES = _table(
     x3d_table.ENTRIES,
     pytorchvideo_resnet_table.ENTRIES,
     tvn_table.ENTRIES,
+    video_mobile_former_table.ENTRIES,
     mobilenet_v3_table.ENTRIES,
     tsm_table.ENTRIES,
     resnet3d_table.ENTRIES,
