@@ -154,7 +154,7 @@ class Survey:
 
     def _survey(self, entry: ModelEntry, listener: Listener, progress: Progress) -> ModelRecord:
         began = time.monotonic()
-        macs = _macs(entry)
+        macs = macs_of(entry)
         failures: dict[tuple[str, str], str] = {}
 
         def listen(event: StageEvent) -> None:
@@ -203,7 +203,8 @@ class Survey:
         return build, ""
 
 
-def _macs(entry: ModelEntry) -> int:
+def macs_of(entry: ModelEntry) -> int:
+    """Multiply-adds of one call as published."""
     import torch
 
     from mvtool.zoo.macs import count_macs

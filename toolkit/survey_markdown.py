@@ -37,12 +37,15 @@ a model is. Figures under *paper* and *reported* are what the papers print; all 
 """
 
 
-def page(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord], folder: str) -> str:
+def page(
+    entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord], macs: Mapping[str, int], folder: str
+) -> str:
     """The whole page.
 
     Args:
         entries: All models of the registry.
         records: Of those that were surveyed, by name.
+        macs: Multiply-adds of one call of each model.
         folder: Of the records, as the page shall name it.
     """
     parts = [
@@ -55,7 +58,7 @@ def page(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord], fold
         rows = list(members)
         parts += [
             f"## {FAMILY_TITLES.get(family, family)}\n",
-            _models(rows, records),
+            _models(rows, records, macs),
             _files(rows, records),
             _notes(rows, records),
         ]
@@ -67,7 +70,7 @@ def _tools(records: Iterable[ModelRecord]) -> str:
     return "".join(f"Versions: {line}.\n" for line in versions)
 
 
-def _models(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord]) -> str:
+def _models(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord], macs: Mapping[str, int]) -> str:
     titles = (
         "model",
         "input",
@@ -79,17 +82,17 @@ def _models(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord]) -
         "state kB fp32 / int8",
         "reported accuracy",
     )
-    return _table(titles, [_model(entry, records.get(entry.name)) for entry in entries])
+    return _table(titles, [_model(entry, records.get(entry.name), macs[entry.name]) for entry in entries])
 
 
-def _model(entry: ModelEntry, record: ModelRecord | None) -> list[str]:
+def _model(entry: ModelEntry, record: ModelRecord | None, macs: int) -> list[str]:
     paper = entry.reported or Reported("")
     return [
         f"`{entry.name}`",
         _input(entry),
         f"{entry.parameters / MEGA:.2f}",
         _mega(paper.parameters),
-        NOT_RUN if record is None else _mega(record.macs),
+        _mega(macs),
         _mega(paper.macs),
         NOT_RUN if record is None else str(record.states),
         NOT_RUN if record is None else _state_bytes(record),

@@ -79,7 +79,7 @@ def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds
     """Survey the chosen models, and write the page of all of them."""
     from mvtool.cli import progress
     from mvtool.files import write_atomic
-    from mvtool.survey import Survey
+    from mvtool.survey import Survey, macs_of
     from mvtool.survey_markdown import page
     from mvtool.zoo import registry
 
@@ -90,13 +90,14 @@ def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds
             console.stderr().print(f"{entry.name} ({number} of {len(chosen)})", markup=False)
             with progress.view() as listener, progress.replay_bar() as bar:
                 survey.run([entry], listener, bar)
-    known = {entry.name: survey.load(entry) for entry in registry.entries()}
-    text = page(registry.entries(), {name: record for name, record in known.items() if record is not None}, folder.name)
+    entries = registry.entries()
+    loaded = {entry.name: survey.load(entry) for entry in entries}
+    known = {name: record for name, record in loaded.items() if record is not None}
+    macs = {entry.name: known[entry.name].macs if entry.name in known else macs_of(entry) for entry in entries}
+    text = page(entries, known, macs, folder.name)
     target = out or folder.with_suffix(".md")
     write_atomic(target, text.encode())
-    console.stdout().print(
-        f"{target}: {sum(r is not None for r in known.values())} of {len(known)} models have a record."
-    )
+    console.stdout().print(f"{target}: {len(known)} of {len(entries)} models have a record.")
 
 
 def _input(entry: ModelEntry) -> str:

@@ -10,11 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mvtool.zoo.entry import InputRule, ModelEntry
+from mvtool.zoo.entry import InputRule, ModelEntry, Reported
 
 FACTORY = "mvtool.zoo.movinet_build:build"
 ENSEMBLE_FACTORY = "mvtool.zoo.movinet_ensemble:build_temporal"
 A6_FACTORY = "mvtool.zoo.movinet_ensemble:build_a6"
+
+
+SOURCE = "MoViNets (arXiv 2103.11511); streams: top-1 of the released weights (TensorFlow Model Garden)"
+OTHER_WIDTHS = (
+    "the paper's parameters of A2 to A5, and its A2, do not follow from the released architecture, which this is"
+)
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """Printed figures: parameters in millions, multiply-adds of a clip in 1e9, top-1 in percent."""
+
+    parameters: float
+    base_macs: float
+    stream_macs: float
+    base_top1: float
+    stream_3d_top1: float
+    released_stream_top1: float
 
 
 @dataclass(frozen=True)
@@ -28,16 +46,17 @@ class _Row:
     frame_rate: float
     base: int
     stream: int
+    paper: _Paper | None = None
 
 
 _ROWS = (
     _Row("t0", 172, 192, 50, 5.0, 1_727_414, 2_368_958),
-    _Row("a0", 172, 192, 50, 5.0, 3_111_799, 3_748_031),
-    _Row("a1", 172, 192, 50, 5.0, 4_690_296, 6_447_352),
-    _Row("a2", 224, 256, 50, 5.0, 5_249_562, 7_326_962),
-    _Row("a3", 256, 288, 120, 12.0, 7_397_545, 10_986_618),
-    _Row("a4", 290, 320, 80, 8.0, 11_349_463, 18_136_182),
-    _Row("a5", 320, 368, 120, 12.0, 18_650_523, 31_495_934),
+    _Row("a0", 172, 192, 50, 5.0, 3_111_799, 3_748_031, _Paper(3.1, 2.71, 2.73, 71.5, 70.3, 72.05)),
+    _Row("a1", 172, 192, 50, 5.0, 4_690_296, 6_447_352, _Paper(4.6, 6.02, 6.06, 76.0, 75.6, 76.45)),
+    _Row("a2", 224, 256, 50, 5.0, 5_249_562, 7_326_962, _Paper(4.8, 10.3, 10.4, 77.5, 76.5, 78.4)),
+    _Row("a3", 256, 288, 120, 12.0, 7_397_545, 10_986_618, _Paper(5.3, 56.9, 57.1, 80.8, 79.6, 80.09)),
+    _Row("a4", 290, 320, 80, 8.0, 11_349_463, 18_136_182, _Paper(4.9, 105, 106, 81.2, 80.5, 81.49)),
+    _Row("a5", 320, 368, 120, 12.0, 18_650_523, 31_495_934, _Paper(15.7, 281, 282, 82.7, 82.0, 82.37)),
 )
 _KINDS = (
     ("base", "whole clips, 3D convolutions"),
@@ -60,7 +79,18 @@ def _single(row: _Row, kind: str, text: str) -> ModelEntry:
         frame_rate=row.frame_rate,
         # The older streams have the layers of the base model, only shifted in time.
         parameters=row.stream if kind == "stream" else row.base,
+        reported=None if row.paper is None else _reported(row, row.paper, kind),
     )
+
+
+def _reported(row: _Row, paper: _Paper, kind: str) -> Reported:
+    note = OTHER_WIDTHS if row.name in ("a2", "a3", "a4", "a5") else ""
+    if kind == "stream":
+        # The paper's streams are causal 3D; the (2+1)D ones were released later.
+        return Reported(SOURCE, accuracy=f"{paper.released_stream_top1} % top-1, Kinetics-600, released weights")
+    macs = paper.base_macs if kind == "base" else paper.stream_macs / row.frames
+    top1 = paper.base_top1 if kind == "base" else paper.stream_3d_top1
+    return Reported(SOURCE, paper.parameters * 1e6, macs * 1e9, f"{top1} % top-1, Kinetics-600", note)
 
 
 def _temporal(row: _Row, kind: str) -> ModelEntry:
