@@ -8,6 +8,7 @@ runs on the 5D tensor, with the reason in the report.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,7 +195,12 @@ class RankLowering(nn.Module):
     def computed(self, node: fx.Node, make: Callable[[], Any]) -> Any:
         """The result of `make` with tensors as constants; made on the first run only."""
         if node.name not in self._known:
-            self._known[node.name] = _tree_map(make(), lambda v: Constant(node.name, v) if isinstance(v, Tensor) else v)
+            numbers = itertools.count()
+
+            def constant(value: Any) -> Any:
+                return Constant(_part(node.name, next(numbers)), value) if isinstance(value, Tensor) else value
+
+            self._known[node.name] = _tree_map(make(), constant)
             self.did("operator on constants computed")
         return self._known[node.name]
 
@@ -231,6 +237,11 @@ class RankLowering(nn.Module):
         if isinstance(value, Constant):
             return self.hold(f"{value.name}_for_{node.name}", lambda: _broadcastable(value.value, order))
         return _broadcastable(value, order) if isinstance(value, Tensor) and value.dim() > 0 else value
+
+
+def _part(name: str, number: int) -> str:
+    """Name of one result of an operator: the parts of a split are constants of their own."""
+    return f"{name}_part{number}" if number else name
 
 
 def common_order(values: list[Folded]) -> tuple[int, int, int, int]:
