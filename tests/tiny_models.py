@@ -59,3 +59,9 @@ def seeded(factory: type[Model], seed: int = 3) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory().eval()
+
+
+def zoo_clip(*, num_classes: int, resolution: int) -> nn.Module:
+    """A factory as an entry of the zoo names it."""
+    assert (num_classes, resolution) == (CLASSES, SIZE)
+    return seeded(TinyClip)

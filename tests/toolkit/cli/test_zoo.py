@@ -27,6 +27,6 @@ def test_json() -> None:
 
 
 def test_a_pattern_without_match() -> None:
-    result = CliRunner().invoke(command, ["resnet*"])
+    result = CliRunner().invoke(command, ["alexnet*"])
     assert isinstance(result.exception, UsageError)
-    assert "No model of the zoo is called 'resnet*'" in str(result.exception)
+    assert "No model of the zoo is called 'alexnet*'" in str(result.exception)
