@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from mvtool.converters.recipe import TemporalForm
-from mvtool.converters.rewrites.folded import Folded, permute
+from mvtool.converters.rewrites.folded import Folded, every, permute
 from mvtool.converters.rewrites.rank import Constant, RankLowering, lowers
 
 aten = torch.ops.aten
@@ -46,12 +46,10 @@ class Geometry:
 
     def tap(self, frames: Tensor, k: int) -> Tensor:
         """Input frames that kernel tap `k` multiplies, (T_out, C, H, W)."""
-        count, first = self.frames_out(frames.shape[0]), k * self.dilation[0]
-        last = first + (count - 1) * self.stride[0] + 1
-        if (first, last, self.stride[0]) == (0, frames.shape[0], 1):
+        count = self.frames_out(frames.shape[0])
+        if count == frames.shape[0]:
             return frames
-        taken: Tensor = aten.slice.Tensor(frames, 0, first, last, self.stride[0])
-        return taken
+        return every(frames, k * self.dilation[0], count, self.stride[0])
 
     def conv2d(self, frames: Tensor, weight: Tensor, bias: Tensor | None, groups: int | None = None) -> Tensor:
         """The spatial part."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from mvtool.converters import places
-from mvtool.converters.rewrites.folded import Folded
+from mvtool.converters.rewrites.folded import Folded, every
 from mvtool.converters.rewrites.rank import RankLowering, lowers
 from mvtool.converters.rewrites.rank_convolution import _triple
 from mvtool.errors import ConversionError
@@ -282,7 +282,10 @@ def adaptive_avg_pool3d(lowering: RankLowering, node: fx.Node, value: Any, size:
 
 def _cells(value: Tensor, dim: int, axis: Windows) -> list[Tensor]:
     """For each place in a window along an axis, the cells that stand there; `value` is padded already."""
-    reach, offsets = (axis.count - 1) * axis.stride + 1, range(0, axis.kernel * axis.dilation, axis.dilation)
+    offsets = range(0, axis.kernel * axis.dilation, axis.dilation)
+    if dim == 0:
+        return [every(value, first, axis.count, axis.stride) for first in offsets]
+    reach = (axis.count - 1) * axis.stride + 1
     return [aten.slice.Tensor(value, dim, first, first + reach, axis.stride) for first in offsets]
 
 

@@ -16,6 +16,7 @@ from mvtool.converters.inputs import parse_input
 from mvtool.converters.lowering import LARGEST_DIFFERENCE, _refuse_inexact, lower
 from mvtool.converters.recipe import RECIPES, Recipe, TemporalForm, recipe_for
 from mvtool.converters.rewrites.draft import Changes, Draft
+from mvtool.converters.rewrites.folded import JOINED
 from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
@@ -93,6 +94,28 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 def test_conv3d_of_a_clip_equals_its_2d_form(name: str, recipe: Recipe) -> None:
     torch.manual_seed(1)
     check(nn.Conv3d(4, 8 if "two" in name else 4, **CONVOLUTIONS[name]).eval(), "1x4x6x9x8", recipe)
+
+
+@pytest.mark.parametrize("recipe", [TFLITE, COREML, EXECUTORCH], ids=lambda r: r.temporal.value)
+@pytest.mark.parametrize(
+    ("layer", "frames", "steps"),
+    [
+        (nn.Conv3d(4, 4, 3, 2, 1), 6, set()),
+        (nn.MaxPool3d(3, 2, 1), 7, set()),
+        (nn.MaxPool3d((3, 1, 1), (2, 1, 1)), 3, set()),
+        (nn.Conv3d(4, 4, (3, 1, 1), (2, 1, 1)), 2 * JOINED + 1, set()),
+        (nn.Conv3d(4, 4, (3, 1, 1), (2, 1, 1)), 2 * JOINED + 3, {2}),
+    ],
+    ids=["convolution", "pool", "pool to one frame", "longest joined", "longer"],
+)
+def test_strides_in_time_take_no_slice_with_a_step(
+    layer: nn.Module, frames: int, steps: set[int], recipe: Recipe
+) -> None:
+    """XNNPACK takes none; only for many frames one is left, where as many single slices would be worse."""
+    program = check(layer.eval(), f"1x4x{frames}x6x5", recipe)
+    slices = [n for n in program.exported.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
+    assert slices
+    assert {n.args[4] for n in slices if len(n.args) > 4} - {1} == steps
 
 
 FUNCTIONS = {
