@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ def _executorch(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
     source = prepared if job.precision is not Precision.INT8 else _quantized(job, prepared, stages)
     with stages.stage("emit"):
         emission = executorch.emit(source, _output(job), report=stages.note)
-    outside: list[JsonValue] = [*emission.outside]
+    outside: dict[str, JsonValue] = {**Counter(emission.outside)}
     return Emitted(emission.manifest, {"delegates": emission.delegates, "operators_outside": outside})
 
 

@@ -171,7 +171,9 @@ def _note(name: str, artifact: ArtifactRecord) -> str:
     what = f"- `{name}` {artifact.runtime.value} {artifact.precision.value}"
     if artifact.status != "verified":
         return f"{what} {artifact.status}: {artifact.reason}"
-    return f"{what}: outside the delegate: {artifact.delegation.get('operators_outside') or 'see `mvtool inspect`'}"
+    outside = artifact.delegation.get("operators_outside")
+    named = ", ".join(f"{count} x {name}" for name, count in outside.items()) if isinstance(outside, dict) else ""
+    return f"{what}: outside the delegate: {named or 'an operator that the runtime does not name'}"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -123,7 +123,7 @@ def recorded(*artifacts: ArtifactRecord, **values: Any) -> ModelRecord:
 def test_the_page_says_what_was_executed_and_nothing_else() -> None:
     found = recorded(
         artifact(delegation={"delegates": 1, "fully_accelerated": True}),
-        artifact(precision=Precision.INT8, delegation={"delegates": 2, "fully_accelerated": False}, snr_db=31.4),
+        artifact(precision=Precision.INT8, delegation={"operators_outside": {"SOFTMAX": 3}}, snr_db=31.4),
         artifact(runtime=Runtime.COREML, status="failed", reason="replay_outputs: too far"),
         artifact(runtime=Runtime.COREML, precision=Precision.INT8, status="refused", reason="no form"),
     )
@@ -131,7 +131,7 @@ def test_the_page_says_what_was_executed_and_nothing_else() -> None:
     assert "| verified, 2.5 MB | verified +, 2.5 MB, 31 dB | failed | refused | not run | not run |" in text
     assert "coreml fp32 failed: replay_outputs: too far" in text
     assert "coreml int8 refused: no form" in text
-    assert "tflite int8: outside the delegate" in text
+    assert "tflite int8: outside the delegate: 3 x SOFTMAX" in text
     assert "12.5 % top-1" in text
     assert "printed without the head" in text
     unseen = page([TINY], {}, {TINY.name: MACS}, "zoo")
@@ -141,8 +141,8 @@ def test_the_page_says_what_was_executed_and_nothing_else() -> None:
 
 def test_operators_outside_are_not_whole() -> None:
     assert whole(artifact(delegation={}))
-    assert whole(artifact(delegation={"operators_outside": []}))
-    assert not whole(artifact(delegation={"operators_outside": ["aten.amax"]}))
+    assert whole(artifact(delegation={"operators_outside": {}}))
+    assert not whole(artifact(delegation={"operators_outside": {"aten.amax.default": 1}}))
 
 
 def test_macs_of_an_entry() -> None:
