@@ -106,4 +106,26 @@ def _pointwise(graph: Graph, operator: Any) -> list[Any] | None:
     return [dense]
 
 
-_RULES: dict[str, Repair] = {"RELU_0_TO_1": _clamp01, "CONV_2D": _pointwise}
+def _product(graph: Graph, operator: Any) -> list[Any] | None:
+    """product of two computed tensors written as BATCH_MATMUL; XNNPACK takes FULLY_CONNECTED with constant weights only"""
+    source, other = int(operator.inputs[0]), int(operator.inputs[1])
+    bias = [int(tensor) for tensor in operator.inputs[2:] if tensor >= 0]
+    plain = operator.builtinOptions.fusedActivationFunction == NO_ACTIVATION and not bias
+    if not plain or graph.constant(other) is not None or len(graph.shape(source)) < 3:
+        return None
+    wanted = (*(1 for _ in graph.shape(source)[:-2]), *graph.shape(other))
+    before = graph.writers().get(other)
+    steps = []
+    if before is not None and graph.kind(before) == "RESHAPE" and graph.shape(int(before.inputs[0])) == wanted:
+        matrix = int(before.inputs[0])
+    else:
+        matrix = graph.add_tensor(f"{graph.name(other)}_matrix", wanted, graph.dtype(other))
+        sizes = graph.add_constant(f"{graph.name(other)}_shape", np.asarray(wanted, np.int32))
+        steps.append(graph.new_operator("RESHAPE", [other, sizes], [matrix], "ReshapeOptions"))
+        steps[0].builtinOptions.newShape = list(wanted)
+    product = graph.new_operator("BATCH_MATMUL", [source, matrix], operator.outputs, "BatchMatMulOptions")
+    product.builtinOptions.adjY = True
+    return [*steps, product]
+
+
+_RULES: dict[str, Repair] = {"RELU_0_TO_1": _clamp01, "CONV_2D": _pointwise, "FULLY_CONNECTED": _product}
