@@ -25,7 +25,10 @@ def positions(x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention, head by head.
+    """Scaled dot-product attention.
+
+    The heads are part of the batch: with a batch of one, TFLite's converter makes of a product with a transposed
+    matrix a FULLY_CONNECTED without constant weights, which no delegate takes.
 
     Args:
         query: (N, Q, C), heads side by side.
@@ -36,13 +39,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     Returns:
         (N, Q, C).
     """
-    scale = (query.shape[-1] // heads) ** -0.5
+    batch, rows, channels = query.shape
+    scale = (channels // heads) ** -0.5
     # The scale goes where there are fewer rows.
-    query, key = (query * scale, key) if query.shape[1] <= key.shape[1] else (query, key * scale)
-    parts = []
-    for q, k, v in zip(query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True):
-        parts.append(torch.softmax(q @ k.transpose(1, 2), -1) @ v)
-    return torch.cat(parts, -1)
+    query, key = (query * scale, key) if rows <= key.shape[1] else (query, key * scale)
+    weights = torch.softmax(torch.bmm(_apart(query, heads), _apart(key, heads).transpose(1, 2)), -1)
+    seen = torch.bmm(weights, _apart(value, heads))
+    return seen.reshape(batch, heads, rows, -1).transpose(1, 2).reshape(batch, rows, channels)
+
+
+def _apart(x: Tensor, heads: int) -> Tensor:
+    """(N, rows, C) to (N heads, rows, C / heads)."""
+    batch, rows, channels = x.shape
+    parts = x.reshape(batch, rows, heads, channels // heads).transpose(1, 2)
+    return parts.reshape(batch * heads, rows, channels // heads)
 
 
 class LocalToGlobal(nn.Module):
