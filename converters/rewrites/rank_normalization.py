@@ -2,18 +2,20 @@
 
 Every normalization is `(x - mean) / sqrt(variance + eps) * weight + bias`; they differ in the cells that one
 mean goes over. The variance is that of the differences, as numerically safe as PyTorch's own. Pictures and
-vectors keep the operator, which every runtime takes.
+vectors keep the operator, which every runtime takes; ExecuTorch takes it outside XNNPACK, so there it is rewritten too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from mvtool.converters.rewrites.folded import Folded
-from mvtool.converters.rewrites.rank import RankLowering, lowers
+from mvtool.converters.rewrites.rank import Constant, RankLowering, lowers
+from mvtool.ports import Precision, Runtime
 
 aten = torch.ops.aten
 
@@ -31,7 +33,7 @@ def layer_norm(
 ) -> Any:
     """Over the last axes of a video tensor, which after a permutation may be any."""
     if not isinstance(value, Folded):
-        return NotImplemented
+        return _norm_of_rows(lowering, node, value, shape, weight, bias, eps)
     axes = [axis for axis in range(5 - len(shape), 5) if axis != value.dropped]
     positions = sorted(value.position(axis) for axis in axes)
     centred = value.tensor - _mean(value.tensor, positions)
@@ -43,6 +45,30 @@ def layer_norm(
     lowering.did("layer norm as means and products")
     result = Folded(scaled, value.order)
     return result if node.target is aten.layer_norm.default else (result, None, None)
+
+
+def _norm_of_rows(
+    lowering: RankLowering, node: fx.Node, value: Any, shape: list[int], weight: Any, bias: Any, eps: float
+) -> Any:
+    """A layer norm of vectors or pictures for ExecuTorch, which delegates no layer norm.
+
+    Each row becomes a picture (1, rows, 1, values), because the mean over both axes of a picture is delegated. In int8
+    the operator stays: its parts would be rounded one by one.
+    """
+    taken = (lowering.recipe.target, lowering.recipe.precision) != (Runtime.EXECUTORCH, Precision.FP32)
+    known = isinstance(value, Tensor) and all(p is None or isinstance(p, Constant) for p in (weight, bias))
+    if taken or not known or node.target is not aten.layer_norm.default:
+        return NotImplemented
+    width = math.prod(shape)
+    rows = value.reshape(1, value.numel() // width, 1, width)
+    rows = rows - rows.mean([2, 3], True)
+    rows = rows * torch.rsqrt((rows * rows).mean([2, 3], True) + eps)
+    if weight is not None:
+        rows = rows * lowering.hold(f"{node.name}_weight", lambda: weight.value.reshape(1, 1, 1, -1))
+    if bias is not None:
+        rows = rows + lowering.hold(f"{node.name}_bias", lambda: bias.value.reshape(1, 1, 1, -1))
+    lowering.did("layer norm as means and products")
+    return rows.reshape(value.shape)
 
 
 def _mean(value: Tensor, positions: list[int]) -> Tensor:

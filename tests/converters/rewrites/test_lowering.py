@@ -16,7 +16,6 @@ from mvtool.converters.inputs import parse_input
 from mvtool.converters.lowering import LARGEST_DIFFERENCE, _refuse_inexact, lower
 from mvtool.converters.recipe import RECIPES, Recipe, TemporalForm, recipe_for
 from mvtool.converters.rewrites.draft import Changes, Draft
-from mvtool.converters.rewrites.folded import JOINED
 from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
@@ -98,24 +97,23 @@ def test_conv3d_of_a_clip_equals_its_2d_form(name: str, recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", [TFLITE, COREML, EXECUTORCH], ids=lambda r: r.temporal.value)
 @pytest.mark.parametrize(
-    ("layer", "frames", "steps"),
+    ("layer", "frames"),
     [
-        (nn.Conv3d(4, 4, 3, 2, 1), 6, set()),
-        (nn.MaxPool3d(3, 2, 1), 7, set()),
-        (nn.MaxPool3d((3, 1, 1), (2, 1, 1)), 3, set()),
-        (nn.Conv3d(4, 4, (3, 1, 1), (2, 1, 1)), 2 * JOINED + 1, set()),
-        (nn.Conv3d(4, 4, (3, 1, 1), (2, 1, 1)), 2 * JOINED + 3, {2}),
+        (nn.Conv3d(4, 4, 3, 2, 1), 6),
+        (nn.Conv3d(4, 4, 1, (2, 1, 1)), 7),
+        (nn.MaxPool3d(3, 2, 1), 7),
+        (nn.MaxPool3d((3, 1, 1), (2, 1, 1)), 3),
+        (nn.AvgPool3d((2, 1, 1), (3, 1, 1)), 17),
+        (nn.Conv3d(4, 4, (3, 1, 1), (2, 1, 1)), 33),
     ],
-    ids=["convolution", "pool", "pool to one frame", "longest joined", "longer"],
+    ids=["convolution", "no whole group", "pool", "pool to one frame", "gaps", "many frames"],
 )
-def test_strides_in_time_take_no_slice_with_a_step(
-    layer: nn.Module, frames: int, steps: set[int], recipe: Recipe
-) -> None:
-    """XNNPACK takes none; only for many frames one is left, where as many single slices would be worse."""
+def test_strides_in_time_take_no_slice_with_a_step(layer: nn.Module, frames: int, recipe: Recipe) -> None:
+    """XNNPACK takes none; Core ML has one of its own."""
     program = check(layer.eval(), f"1x4x{frames}x6x5", recipe)
     slices = [n for n in program.exported.graph.nodes if n.target is torch.ops.aten.slice.Tensor]
     assert slices
-    assert {n.args[4] for n in slices if len(n.args) > 4} - {1} == steps
+    assert recipe is COREML or {n.args[4] for n in slices if len(n.args) > 4} <= {1}
 
 
 FUNCTIONS = {
@@ -190,6 +188,27 @@ class LastNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(x.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
+
+
+class RowNorms(nn.Module):
+    """Layer norms of vectors and of pictures, as networks with tokens have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors, self.pictures, self.plain = nn.LayerNorm(64), nn.LayerNorm((6, 64)), nn.LayerNorm(64, 0.1, False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(3).squeeze(0)
+        return self.vectors(rows) + self.pictures(rows) + self.plain(rows)
+
+
+@pytest.mark.parametrize("target", [Runtime.EXECUTORCH, Runtime.TFLITE, Runtime.COREML])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_layer_norms_of_rows_are_written_out_for_executorch_in_float(target: Runtime, precision: Precision) -> None:
+    program = check(randomise(RowNorms()), "1x4x6x8x8", recipe_for(target, precision))
+    written_out = (target, precision) == (Runtime.EXECUTORCH, Precision.FP32)
+    assert operators(program).count("aten.layer_norm.default") == (0 if written_out else 3)
+    assert operators(program).count("aten.rsqrt.default") == (3 if written_out else 0)
 
 
 NORMALIZATIONS: dict[str, nn.Module] = {
