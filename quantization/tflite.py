@@ -17,10 +17,10 @@ from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
 from mvtool.quantization.policy import FLOAT_FORMS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
-from mvtool.quantization.tflite_domains import decide
+from mvtool.quantization.tflite_domains import Domains, decide
 from mvtool.quantization.tflite_ranges import observe
 from mvtool.quantization.tflite_rewrite import Rewriter, float_weights_left
-from mvtool.quantization.tflite_scales import assign
+from mvtool.quantization.tflite_scales import assign, widened
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     ranges = settings.ranges or port_ranges(program, settings.calibration)
     # Serialising drops unused tensors, so it comes before anything is named by its index.
     observed = observe(graph.serialise(), program, settings.calibration)
+    domains = decide(graph, _int8_tensors(graph, program), _float_states(graph, program))
+    ranges = _with_what_states_share(graph, program, domains, observed, ranges)
     ports = port_parameters(program, ranges)
     inputs = {i: ports[p.name] for i, p in enumerate(program.input_ports) if p.name in ports}
     outputs = {i: ports[p.name] for i, p in enumerate(program.output_ports) if p.name in ports}
     pinned = {graph.inputs[i]: q for i, q in inputs.items()} | {graph.outputs[i]: q for i, q in outputs.items()}
-    domains = decide(graph, frozenset(pinned), _float_states(graph, program))
     scales = assign(graph, domains, observed, pinned)
     Rewriter(graph, domains, scales, inputs, outputs).run()
     refuse(violations(graph), program.info.name)
@@ -81,12 +82,47 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
 
 def _float_states(graph: Graph, program: StreamProgram) -> list[tuple[int, int]]:
     """Tensors at both ends of the states whose float value is the point."""
+    loops = zip(program.states, _loops(graph, program), strict=True)
+    return [loop for state, (_, loop) in loops if state.form in FLOAT_FORMS]
+
+
+def _int8_tensors(graph: Graph, program: StreamProgram) -> frozenset[int]:
+    """Tensors of the ports that are int8."""
+    chosen, kept = int8_inputs(program), int8_states(program)
+    inputs = [graph.inputs[i] for i, port in enumerate(program.inputs) if port.name in chosen]
+    loops = [loop for name, loop in _loops(graph, program) if name in kept]
+    return frozenset([*inputs, *(tensor for loop in loops for tensor in loop)])
+
+
+def _loops(graph: Graph, program: StreamProgram) -> list[tuple[str, tuple[int, int]]]:
+    """Name, input tensor and output tensor of every state."""
     first_in, first_out = len(program.inputs), len(program.outputs)
     return [
-        (graph.inputs[first_in + number], graph.outputs[first_out + number])
+        (state.logical.name, (graph.inputs[first_in + number], graph.outputs[first_out + number]))
         for number, state in enumerate(program.states)
-        if state.form in FLOAT_FORMS
     ]
+
+
+def _with_what_states_share(
+    graph: Graph,
+    program: StreamProgram,
+    domains: Domains,
+    observed: Mapping[int, Range],
+    ranges: Mapping[str, Range],
+) -> dict[str, Range]:
+    """`ranges` of the ports, those of int8 states widened to all that shares their scale."""
+    parameters, kept = port_parameters(program, ranges), int8_states(program)
+    pinned = {graph.inputs[i]: parameters[p.name] for i, p in enumerate(program.inputs) if p.name in parameters}
+    states = [
+        (state, loop)
+        for state, (name, loop) in zip(program.states, _loops(graph, program), strict=True)
+        if name in kept
+    ]
+    own = [(*loop, ranges[s.input.name].union(ranges[s.output.name])) for s, loop in states]
+    found = dict(ranges)
+    for (state, _), wide in zip(states, widened(graph, domains, observed, pinned, own), strict=True):
+        found[state.input.name] = found[state.output.name] = wide
+    return found
 
 
 def port_parameters(program: StreamProgram, ranges: Mapping[str, Range]) -> dict[str, Quantization]:

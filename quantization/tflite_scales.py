@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
 from mvtool.ports import Quantization
 from mvtool.quantization.calibration import Range, affine
+from mvtool.quantization.plan import ROUNDING
 from mvtool.quantization.tflite_domains import CARRY, Domains, data_inputs, data_tensors
 
 # TensorFlow Lite's int8 kernels define these outputs' parameters
@@ -45,6 +46,54 @@ def assign(graph: Graph, domains: Domains, ranges: Mapping[int, Range], pinned: 
     Raises:
         ConversionError: A tensor was never observed.
     """
+    groups, carried = _tied(graph, domains, pinned)
+    return Scales(groups.parameters(graph, ranges), frozenset(carried))
+
+
+def widened(
+    graph: Graph,
+    domains: Domains,
+    ranges: Mapping[int, Range],
+    pinned: Mapping[int, Quantization],
+    loops: Iterable[tuple[int, int, Range]],
+) -> list[Range]:
+    """The ranges that int8 states need for all that shares their scale.
+
+    A state that keeps some channels of a tensor, or some of its frames, has seen a part of its values only; with the
+    state's own range the tensor would be cut off.
+
+    Args:
+        graph: A float graph.
+        domains: Which operators compute in int8.
+        ranges: Observed range of each tensor.
+        pinned: Tensors whose parameters are given, without the states.
+        loops: Input tensor, output tensor and range of each int8 state.
+
+    Returns:
+        A range for each state; its own where the others lie in it but for rounding, which keeps a state's scale equal
+        in all targets.
+
+    Raises:
+        ConversionError: A tensor was never observed.
+    """
+    states = list(loops)
+    groups, _ = _tied(graph, domains, pinned)
+    for before, after, _ in states:
+        groups.add(before)
+        groups.add(after)
+        groups.tie(before, after)
+    united = groups.united(graph, ranges)
+    return [_covering(own, united.get(groups.root(before), own)) for before, _, own in states]
+
+
+def _covering(own: Range, others: Range) -> Range:
+    slack = ROUNDING * (own.high - own.low)
+    inside = own.low - slack <= others.low and others.high <= own.high + slack
+    return own if inside else own.union(others)
+
+
+def _tied(graph: Graph, domains: Domains, pinned: Mapping[int, Quantization]) -> tuple[_Groups, set[tuple[int, int]]]:
+    """Sets of tensors with one scale, and the inputs that could not join their operator's output (`Scales.carried`)."""
     groups = _Groups(dict(pinned))
     carried: set[tuple[int, int]] = set()
     operators = [o for o in graph.operators if o in domains]
@@ -61,7 +110,7 @@ def assign(graph: Graph, domains: Domains, ranges: Mapping[int, Range], pinned: 
             carried |= {
                 (id(operator), t) for t in data_inputs(graph, operator) if t != output and not groups.tie(t, output)
             }
-    return Scales(groups.parameters(graph, ranges), frozenset(carried))
+    return groups, carried
 
 
 class _Groups:
@@ -101,6 +150,11 @@ class _Groups:
 
     def parameters(self, graph: Graph, ranges: Mapping[int, Range]) -> dict[int, Quantization]:
         """Parameters of every tensor: its set's pin, or the union of its set's ranges."""
+        chosen = {root: affine(r.low, r.high) for root, r in self.united(graph, ranges).items()}
+        return {t: self._pin.get(self.root(t)) or chosen[self.root(t)] for t in self._parent}
+
+    def united(self, graph: Graph, ranges: Mapping[int, Range]) -> dict[int, Range]:
+        """The union of the ranges of every set without a pin, by its root."""
         united: dict[int, Range] = {}
         for tensor in self._parent:
             root = self.root(tensor)
@@ -109,5 +163,4 @@ class _Groups:
             if tensor not in ranges:
                 raise ConversionError(f"Tensor {graph.name(tensor)!r} has no range; calibration did not reach it.")
             united[root] = united[root].union(ranges[tensor]) if root in united else ranges[tensor]
-        chosen = {root: affine(r.low, r.high) for root, r in united.items()}
-        return {t: self._pin.get(self.root(t)) or chosen[self.root(t)] for t in self._parent}
+        return united

@@ -19,7 +19,7 @@ from mvtool.quantization.tflite import TFLiteQuantization, check_ties, port_para
 from mvtool.quantization.tflite_domains import decide
 from mvtool.quantization.tflite_ranges import observe
 from mvtool.quantization.tflite_rewrite import Rewriter
-from mvtool.quantization.tflite_scales import assign
+from mvtool.quantization.tflite_scales import assign, widened
 from mvtool.quantization.tflite_weights import constant_parameters, per_channel, quantize_bias, scale_floor
 from mvtool.quantization.tflite_weights import quantize as quantize_array
 
@@ -167,6 +167,36 @@ class TestScales:
         (found,), _ = execute(graph.serialise(), [np.full(MAP, 0.25, dtype=np.float32), values])
         # The slice keeps the new frame: 0.25 + 0.25 in the output's scale.
         assert found.min() == found.max() == quantize_array(np.array(0.5), after)
+
+    @pytest.mark.parametrize(
+        ("new", "expected"),
+        [
+            (Range(-3.0, 2.5), Range(-3.0, 2.5)),
+            (Range(-1.0, 2.0005), Range(-1.0, 2.0)),
+            (Range(-0.5, 1.0), Range(-1.0, 2.0)),
+        ],
+        ids=["wider", "rounding", "narrower"],
+    )
+    def test_a_state_takes_the_range_of_all_that_shares_its_scale(self, new: Range, expected: Range) -> None:
+        """A shift keeps some channels of a tensor: x is cut where the state has not seen its values."""
+        graph, names = self.fifo()
+        own = Range(-1.0, 2.0)
+        ranges = dict.fromkeys(names.values(), own) | {names["doubled"]: new, names["x"]: Range(-9.0, 9.0)}
+        domains = decide(graph, frozenset((names["state"], names["after"])))
+        assert widened(graph, domains, ranges, {}, [(names["state"], names["after"], own)]) == [expected]
+
+    def test_a_pinned_frame_keeps_a_state_as_it_is(self) -> None:
+        """A state of camera pictures: the frame's own scale is exact by definition."""
+        build = Builder()
+        frame, state = build.tensor("frame"), build.tensor("state")
+        both = build.add("CONCATENATION", [state, frame], build.tensor("both", (2, 4, 4, 8)), "ConcatenationOptions")
+        begin = build.constant("begin", np.array([1, 0, 0, 0], dtype=np.int32))
+        size = build.constant("size", np.array([1, 4, 4, 8], dtype=np.int32))
+        after = build.add("SLICE", [both, begin, size], build.tensor("after"), "SliceOptions")
+        graph, own = build.done([frame, state], [after]), Range(0.1, 0.9)
+        domains = decide(graph, frozenset((frame, state, after)))
+        ranges = dict.fromkeys((frame, state, both, after), Range(0.0, 1.0))
+        assert widened(graph, domains, ranges, {frame: affine(0.0, 1.0)}, [(state, after, own)]) == [own]
 
     def test_outputs_of_tables_have_the_formats_own_scale(self) -> None:
         build = Builder()
