@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mvtool.converters.recipe import Recipe
+
 aten = torch.ops.aten
 # Axes of the logical (N, C, T, H, W) tensor in the order in which the 4D tensor holds them.
 ORDER = (2, 1, 3, 4)
-JOINED = 16
-"""Most frames that `every` joins one by one; beyond, the graph grows more than it gains. ExecuTorch 1.4.1 delegated joins of 8
-to XNNPACK; TFLite's delegate (ai-edge-litert 2.3) took joins of 2 and left those of 8 outside."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,24 @@ def reshape_folded(value: Tensor, shape: tuple[int, ...]) -> Tensor | Folded:
     return Folded(value.reshape([shape[axis] for axis in kept]), kept)  # type: ignore[arg-type]
 
 
-def every(frames: Tensor, first: int, count: int, step: int) -> Tensor:
+def every(recipe: Recipe, frames: Tensor, first: int, count: int, step: int) -> Tensor:
     """`count` frames of (T, C, H, W), `step` apart.
 
-    Up to `JOINED` of them are joined from single frames, because XNNPACK takes no slice with a step and each one splits
-    its graph.
+    XNNPACK takes no slice with a step, and each one splits its graph. In channels-last memory `step` frames of height H
+    are one of height `step * H`, which costs nothing, and of that a plain slice is every `step`-th frame.
     """
     if step == 1 or count == 1:
         return aten.slice.Tensor(frames, 0, first, first + count)  # type: ignore[no-any-return]
-    last = first + (count - 1) * step + 1
-    if count > JOINED:
-        return aten.slice.Tensor(frames, 0, first, last, step)  # type: ignore[no-any-return]
-    return torch.cat([aten.slice.Tensor(frames, 0, at, at + 1) for at in range(first, last, step)])
+    last = first + (count - 1) * step
+    if not recipe.channels_last_ports:
+        return aten.slice.Tensor(frames, 0, first, last + 1, step)  # type: ignore[no-any-return]
+    # The first group may begin before the first frame wanted; else the last frame has no whole group and is joined.
+    lead = max(0, first + count * step - frames.shape[0])
+    if lead > first:
+        rest = aten.slice.Tensor(frames, 0, last, last + 1)
+        return torch.cat([every(recipe, frames, first, count - 1, step), rest])
+    _, channels, height, width = frames.shape
+    group = aten.slice.Tensor(frames, 0, first - lead, first - lead + count * step)
+    tall = group.permute(0, 2, 3, 1).reshape(count, step * height, width, channels)
+    taken = aten.slice.Tensor(tall, 1, lead * height, (lead + 1) * height)
+    return taken.permute(0, 3, 1, 2)  # type: ignore[no-any-return]

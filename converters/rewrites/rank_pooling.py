@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from mvtool.converters import places
+from mvtool.converters.recipe import Recipe
 from mvtool.converters.rewrites.folded import Folded, every
 from mvtool.converters.rewrites.rank import RankLowering, lowers
 from mvtool.converters.rewrites.rank_convolution import _triple
@@ -152,7 +153,7 @@ def max_pool2d(
     sizes = (_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation))
     axes = _windows_of(value.shape[-2:], *sizes, ceil_mode)
     _refuse_dilated_ceil(node, axes)
-    return _maximum(value, axes)
+    return _maximum(lowering.recipe, value, axes)
 
 
 def _refuse_dilated_ceil(node: fx.Node, axes: list[Windows]) -> None:
@@ -164,13 +165,13 @@ def _refuse_dilated_ceil(node: fx.Node, axes: list[Windows]) -> None:
         )
 
 
-def _maximum(value: Tensor, axes: list[Windows]) -> Tensor:
+def _maximum(recipe: Recipe, value: Tensor, axes: list[Windows]) -> Tensor:
     """Maximum over windows of the last two axes."""
     apart = any(axis.stride > axis.kernel for axis in axes)
     if apart and not any(axis.padding and axis.dilation > 1 for axis in axes):
         # XNNPACK takes no window smaller than its stride, and ExecuTorch has no operator of its own for it.
         for dim, axis in enumerate(axes, value.dim() - len(axes)):
-            value = _maximum_along(value, dim, axis)
+            value = _maximum_along(recipe, value, dim, axis)
         return value
     kernel, stride, padding, dilation = zip(*((a.kernel, a.stride, a.padding, a.dilation) for a in axes), strict=True)
     for dim, axis in enumerate(axes, value.dim() - len(axes)):
@@ -178,12 +179,12 @@ def _maximum(value: Tensor, axes: list[Windows]) -> Tensor:
     return aten.max_pool2d.default(value, kernel, stride, padding, dilation)  # type: ignore[no-any-return]
 
 
-def _maximum_along(value: Tensor, dim: int, axis: Windows) -> Tensor:
+def _maximum_along(recipe: Recipe, value: Tensor, dim: int, axis: Windows) -> Tensor:
     """Maximum over windows of one axis, in slices."""
     if (axis.kernel, axis.stride) == (1, 1):
         return value
     value = _with_edges(value, dim, axis.padding, axis.padding + axis.extra)
-    return reduce(torch.maximum, _cells(value, dim, axis))
+    return reduce(torch.maximum, _cells(recipe, value, dim, axis))
 
 
 def _with_edges(value: Tensor, dim: int, before: int, after: int) -> Tensor:
@@ -221,7 +222,7 @@ def avg_pool3d(
         frames = _average(lowering, node.name, frames, picture, count_include_pad, divisor)
     if (time.kernel, time.stride) != (1, 1):
         frames = F.pad(frames, (0, 0, 0, 0, 0, 0, time.padding, time.padding + time.extra))
-        frames = reduce(torch.add, _cells(frames, 0, time))
+        frames = reduce(torch.add, _cells(lowering.recipe, frames, 0, time))
     # The convolution over the picture has divided already.
     whole = (1 if in_picture else divisor) if divisor else time.kernel
     if divisor or _is_full(time, count_include_pad):
@@ -253,8 +254,8 @@ def max_pool3d(
     lowering.did("3D maximum pool as 2D pool and maximum over frames")
     frames = value.canonical()
     if any((axis.kernel, axis.stride) != (1, 1) for axis in picture):
-        frames = _maximum(frames, picture)
-    frames = _maximum_along(frames, 0, time)
+        frames = _maximum(lowering.recipe, frames, picture)
+    frames = _maximum_along(lowering.recipe, frames, 0, time)
     result = Folded(frames)
     return result if node.target is aten.max_pool3d.default else (result, None)
 
@@ -280,11 +281,11 @@ def adaptive_avg_pool3d(lowering: RankLowering, node: fx.Node, value: Any, size:
     return avg_pool3d(lowering, node, Folded(frames), rest)
 
 
-def _cells(value: Tensor, dim: int, axis: Windows) -> list[Tensor]:
+def _cells(recipe: Recipe, value: Tensor, dim: int, axis: Windows) -> list[Tensor]:
     """For each place in a window along an axis, the cells that stand there; `value` is padded already."""
     offsets = range(0, axis.kernel * axis.dilation, axis.dilation)
     if dim == 0:
-        return [every(value, first, axis.count, axis.stride) for first in offsets]
+        return [every(recipe, value, first, axis.count, axis.stride) for first in offsets]
     reach = (axis.count - 1) * axis.stride + 1
     return [aten.slice.Tensor(value, dim, first, first + reach, axis.stride) for first in offsets]
 
