@@ -27,8 +27,8 @@ def positions(x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention.
 
-    The heads are part of the batch: with a batch of one, TFLite's converter makes of a product with a transposed
-    matrix a FULLY_CONNECTED without constant weights, which no delegate takes.
+    The heads are part of the batch: one product for all of them, and `bmm`, because `matmul` of three axes exports with
+    copies that ExecuTorch does not delegate.
 
     Args:
         query: (N, Q, C), heads side by side.
