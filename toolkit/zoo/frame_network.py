@@ -120,6 +120,9 @@ class FrameNetwork(nn.Module):
         logits = self.head(features)
         if self._is_stream or frames == 1:
             return logits
+        if clips == 1:
+            # Two axes are a vector per frame, which int8 keeps in float; three would be a sequence.
+            return logits.mean(0, keepdim=True)
         return logits.reshape(frames, clips, -1).mean(0)
 
     def frame_logits(self, video: Tensor) -> Tensor:
