@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mvtool.zoo.entry import ModelEntry
 
 PathLike = str | os.PathLike[str]
+STREAM_STEPS = 4
+"""Steps of a stream that the norms of untrained weights are settled on."""
 PT2_SUFFIX = ".pt2"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".index")
 
@@ -136,12 +138,14 @@ def _from_zoo(
         module = entry.build(frames=per_step, **arguments)  # type: ignore[arg-type]
     except TypeError as error:
         raise SourceError(f"The zoo model {entry.name} cannot be built with {dict(arguments)}: {error}") from error
+    height, width = entry.check(arguments.get("resolution", entry.resolution), per_step)
     loaded = _load_weights(module, weights, gate, entry.name)
     if not loaded:
         deterministic_weights(module, seed)
+        if entry.settles:
+            _settle(module, entry, (1, 3, per_step * (STREAM_STEPS if entry.stream else 1), height, width), seed)
         if gate is not None:
             _set_gate(module, gate)
-    height, width = entry.check(arguments.get("resolution", entry.resolution), per_step)
     known = arguments.get("num_classes") in (None, entry.num_classes)
     info = ModelInfo(
         name=entry.name,
@@ -159,6 +163,17 @@ def _from_zoo(
         origin=entry.name,
         weights=loaded,
     )
+
+
+def _settle(module: nn.Module, entry: ModelEntry, shape: tuple[int, ...], seed: int) -> None:
+    import torch
+
+    from mvtool.threads import single_threaded_torch
+    from mvtool.zoo.untrained import settle_norms, smooth_clip
+
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1, 1) for values in (entry.mean, entry.std))
+    with single_threaded_torch():
+        settle_norms(module, (smooth_clip(shape, seed) - mean) / std)
 
 
 def _preprocessing(entry: ModelEntry, height: int, width: int) -> Preprocessing:

@@ -7,12 +7,22 @@ branch off, and batch norms start as the identity. A model filled here is to be 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
+from mvtool.streaming import reset
+
 UNTRAINED_LABEL = "untrained weights"
+LEAST_VALUES = 16
+"""Values per channel below which a batch norm keeps the statistics of the fill: fewer say nothing of a variance."""
+LEAST_VARIANCE = 1e-2
+"""Of a settled norm, relative to 1 and to the square of the mean, so that a channel that is constant is not blown up."""
+DIGITS = 3
+"""Significant digits of settled statistics: the last bits differ between machines, and weights shall not."""
 GAIN = 1.05
 """Kernels get the standard deviation GAIN / sqrt(fan_in); the residual streams then keep a root mean square near 1."""
 
@@ -35,6 +45,57 @@ def deterministic_weights(module: nn.Module, seed: int = 0) -> nn.Module:
                 child.running_mean.copy_(_uniform(f"{prefix}.running_mean", child.running_mean, seed, -0.2, 0.2))
                 child.running_var.copy_(_uniform(f"{prefix}.running_var", child.running_var, seed, 0.5, 1.5))
     return module
+
+
+@torch.no_grad()
+def settle_norms(module: nn.Module, clip: Tensor) -> nn.Module:
+    """Set the statistics of all batch norms to those of `clip`, layer by layer, in place.
+
+    Through many layers a fill with fixed statistics forgets its input: the logits of an untrained Tiny Video Network then
+    differ between videos by 1e-7 of the largest, and no comparison of two programs on them means anything.
+
+    Args:
+        module: In evaluation mode, filled already.
+        clip: (N, 3, T, H, W), normalised as the model expects.
+
+    Returns:
+        `module` itself, with its stream state reset.
+    """
+    norms = [child for child in module.modules() if isinstance(child, _NormBase) and child.running_mean is not None]
+    hooks = [norm.register_forward_pre_hook(_settle) for norm in norms]
+    try:
+        reset(module)
+        module(clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        reset(module)
+    return module
+
+
+def smooth_clip(shape: Sequence[int], seed: int = 0) -> Tensor:
+    """RGB in 0..1 of `shape` (N, 3, T, H, W): coloured blobs that differ from frame to frame."""
+    generator = torch.Generator().manual_seed(seed)
+    batch, channels, frames, height, width = shape
+    coarse = torch.rand(batch * frames, channels, 8, 8, generator=generator)
+    fine = functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    return fine.reshape(batch, frames, channels, height, width).transpose(1, 2)
+
+
+def _settle(norm: _NormBase, inputs: tuple[Tensor, ...]) -> None:
+    x = inputs[0]
+    if x.numel() < LEAST_VALUES * x.shape[1] or norm.running_mean is None or norm.running_var is None:
+        return
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    variance, mean = torch.var_mean(x.double(), axes, correction=0)
+    variance = torch.maximum(variance, LEAST_VARIANCE * torch.maximum(mean.square(), torch.ones_like(mean)))
+    norm.running_mean.copy_(_rounded(mean))
+    norm.running_var.copy_(_rounded(variance))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    unit = 10.0 ** (torch.floor(torch.log10(values.abs().clamp(min=1e-30))) + 1 - DIGITS)
+    return torch.round(values / unit) * unit
 
 
 def _parameter(name: str, tensor: Tensor, seed: int) -> Tensor:

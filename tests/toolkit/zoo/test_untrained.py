@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from mvtool.streaming import stream_state
 from mvtool.zoo import registry
 from mvtool.zoo.movinet import MoViNet
-from mvtool.zoo.untrained import deterministic_weights
+from mvtool.zoo.untrained import deterministic_weights, settle_norms, smooth_clip
 
 
 def build(seed: int) -> MoViNet:
@@ -45,3 +46,42 @@ def test_state_and_constants_stay() -> None:
     model = build(0)
     assert all(float(model.get_buffer(name).abs().sum()) == 0.0 for name in stream_state(model))
     assert float(model.get_buffer("clock.one")) == 1.0
+
+
+def logits_of(model: nn.Module, seed: int) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = model(smooth_clip((1, 3, 2, 64, 64), seed))
+    return out
+
+
+def test_settled_norms_keep_the_input_in_sight() -> None:
+    """The fill alone forgets the video; with settled norms two videos differ by much more than any tolerance."""
+    entry = registry.get("tvn_1")
+    model = deterministic_weights(entry.build(resolution=64))
+    before = [logits_of(model, seed) for seed in (1, 2)]
+    settle_norms(model, smooth_clip((1, 3, 2, 64, 64)))
+    after = [logits_of(model, seed) for seed in (1, 2)]
+    spreads = [float((a - b).abs().max() / a.abs().max()) for a, b in (before, after)]
+    assert spreads[0] < 1e-3
+    assert spreads[1] > 0.02
+    again = settle_norms(deterministic_weights(entry.build(resolution=64)), smooth_clip((1, 3, 2, 64, 64)))
+    assert torch.equal(logits_of(again, 1), after[0])
+
+
+def test_settling_leaves_no_stream_state_and_no_hook() -> None:
+    model = deterministic_weights(registry.get("tsm_mobilenet_v3_small_stream").build(resolution=32))
+    settle_norms(model, smooth_clip((1, 3, 4, 32, 32)))
+    states = [model.get_buffer(name) for name in stream_state(model)]
+    assert states
+    assert not any(state.any() for state in states)
+    assert not any(child._forward_pre_hooks for child in model.modules())
+
+
+def test_a_norm_of_few_values_or_a_constant_channel_is_not_blown_up() -> None:
+    vectors, pictures = nn.BatchNorm1d(4).eval(), nn.BatchNorm2d(4).eval()
+    settle_norms(vectors, torch.full((2, 4), 7.0))
+    assert torch.equal(vectors.running_mean, torch.zeros(4))  # type: ignore[arg-type]
+    settle_norms(pictures, torch.full((1, 4, 8, 8), 7.0))
+    assert torch.equal(pictures.running_mean, torch.full((4,), 7.0))  # type: ignore[arg-type]
+    assert pictures.running_var is not None
+    torch.testing.assert_close(pictures.running_var, torch.full((4,), 0.49))
