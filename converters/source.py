@@ -169,11 +169,11 @@ def _settle(module: nn.Module, entry: ModelEntry, shape: tuple[int, ...], seed: 
     import torch
 
     from mvtool.threads import single_threaded_torch
-    from mvtool.zoo.untrained import settle_norms, smooth_clip
+    from mvtool.zoo.untrained import blobs_and_grain, settle_norms
 
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1, 1) for values in (entry.mean, entry.std))
     with single_threaded_torch():
-        settle_norms(module, (smooth_clip(shape, seed) - mean) / std)
+        settle_norms(module, (blobs_and_grain(shape, seed) - mean) / std)
 
 
 def _preprocessing(entry: ModelEntry, height: int, width: int) -> Preprocessing:

@@ -17,10 +17,12 @@ from mvtool.quantization.calibration import Range, affine
 from mvtool.quantization.policy import (
     CLAMP_OPERATORS,
     FLOAT_FORMS,
+    TOKEN_OPERATORS,
     Kernel,
     int8_inputs,
     int8_states,
     is_feature_map,
+    is_rows,
     kernel_of,
 )
 
@@ -65,7 +67,7 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
     ends = _int8_ends(program, graph)
     # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
-    int8_nodes -= updates
+    int8_nodes -= updates | _token_nodes(graph)
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
     stored = (int8_nodes | ends) - fused
     groups = _groups(program, graph, stored, int8_nodes)
@@ -175,6 +177,29 @@ def _float_updates(program: StreamProgram, graph: Graph) -> set[Node]:
         if state.form in FLOAT_FORMS:
             updates |= _reached(before, lambda node: node.users) & _reached(after, lambda node: node.all_input_nodes)
     return updates
+
+
+def _token_nodes(graph: Graph) -> set[Node]:
+    """Operators on tokens: all that attention and layer norms reach through rows, and movement that leads to rows."""
+
+    def is_row(node: Node) -> bool:
+        shape = shape_of(node)
+        return shape is not None and is_rows(shape)
+
+    def moves(node: Node) -> bool:
+        return bool(operator_of(node)) and kernel_of(operator_of(node)) is Kernel.CARRY
+
+    def neighbours(node: Node) -> list[Node]:
+        before = [source for source in node.all_input_nodes if is_row(source) or (moves(node) and moves(source))]
+        after = [user for user in node.users if is_row(node) or (moves(node) and moves(user))]
+        return before + after
+
+    starts = [
+        node
+        for node in graph.nodes
+        if operator_of(node) in TOKEN_OPERATORS and (is_row(node) or any(map(is_row, node.all_input_nodes)))
+    ]
+    return {node for start in starts for node in _reached(start, neighbours)}
 
 
 def _reached(start: Node, neighbours: Callable[[Node], Iterable[Node]]) -> set[Node]:

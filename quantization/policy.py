@@ -2,7 +2,8 @@
 
 Feature maps, tensors with spatial extent, are int8. The *vector path* - running means, squeeze-excite,
 pooled features and the dense layers after them - keeps float activations and has int8 weights: these
-tensors are tiny, and int8 ruins them (a running mean cannot move once a step falls under half a unit).
+tensors are tiny, and int8 ruins them (a running mean cannot move once a step falls under half a unit). So do
+*tokens*, the rows (N, rows, C) that attention and layer norms work on, as far as they are rows.
 Operators that an int8 kernel or table exists for are computed in int8, all others in float between a
 dequantize and a quantize.
 """
@@ -85,6 +86,13 @@ CLAMP_OPERATORS = frozenset({"relu", "relu6", "hardtanh"})
 """Activations that an int8 convolution, dense layer or addition computes while it writes its result."""
 
 
+TOKEN_OPERATORS = frozenset(
+    {"bmm", "matmul", "softmax", "_softmax", "layer_norm", "native_layer_norm", "scaled_dot_product_attention", "rsqrt"}
+)
+"""Operators whose rows are tokens: attention, layer norm, and what a layer norm becomes. None has an int8 kernel, and what
+stands between them is small or centred so close to 0 that XNNPACK refuses the scales of its sums."""
+
+
 def kernel_of(operator: str) -> Kernel:
     """The kind of the ATen operator named `operator`, for example `"conv2d"`; in-place and copy forms count alike."""
     name = operator.removesuffix("_copy") if operator not in CARRY_OPERATORS else operator
@@ -110,6 +118,16 @@ def is_feature_map(shape: Sequence[int]) -> bool:
         several = sum(size > 1 for size in shape) > 1
         return several and math.prod(shape[2:]) > 1 and math.prod(shape[1:3]) > 1
     return len(shape) == 3 and sum(size > 1 for size in shape) > 1
+
+
+def is_rows(shape: Sequence[int]) -> bool:
+    """Whether a tensor may hold tokens: three axes, or rows as pictures of height 1, which some forms of a layer norm are.
+
+    Examples:
+        >>> is_rows((1, 6, 128)), is_rows((1, 6, 1, 128)), is_rows((1, 128, 8, 8)), is_rows((1, 128))
+        (True, True, False, False)
+    """
+    return len(shape) == 3 or (len(shape) == 4 and shape[0] == shape[2] == 1)
 
 
 def int8_states(program: StreamProgram) -> frozenset[str]:

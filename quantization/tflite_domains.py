@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mvtool.converters.tflite_graph import Graph
-from mvtool.quantization.policy import is_feature_map
+from mvtool.quantization.policy import is_feature_map, is_rows
 
 COMPUTE = frozenset(
     {
@@ -48,6 +48,9 @@ CARRY = frozenset(
 
 CLAMPS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 """Activations without an int8 kernel of their own, and their number as a fused activation of ADD."""
+
+TOKENS = frozenset({"BATCH_MATMUL", "SOFTMAX", "RSQRT"})
+"""Operators whose rows are tokens: attention, and what a layer norm becomes."""
 
 HAS_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
@@ -84,8 +87,9 @@ def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tupl
     left: Counter[str] = Counter()
     # State by state: one layer's mean leads to the next layer's, through all that lies between.
     updates = {operator for before, after in float_states for operator in _update(graph, before, after)}
+    kept = updates | _token_operators(graph)
     for operator in graph.operators:
-        if id(operator) in updates:
+        if id(operator) in kept:
             continue
         tensors = data_tensors(graph, operator)
         if not tensors or not any(is_feature_map(graph.shape(t)) for t in tensors):
@@ -111,6 +115,32 @@ def _update(graph: Graph, before: int, after: int) -> set[int]:
             behind.update(int(t) for t in operator.inputs if t >= 0)
             backward.add(id(operator))
     return forward & backward
+
+
+def _token_operators(graph: Graph) -> set[int]:
+    """Identities of the operators on tokens: all that `TOKENS` reach through rows, and movement that leads to rows."""
+    readers, writers = graph.readers(), graph.writers()
+
+    def leads_on(operator: Any, other: Any, tensor: int) -> bool:
+        moves = graph.kind(operator) in CARRY and graph.kind(other) in CARRY
+        return is_rows(graph.shape(tensor)) or moves
+
+    def neighbours(operator: Any) -> list[Any]:
+        sources = [(writers[t], t) for t in data_inputs(graph, operator) if t in writers]
+        users = [(reader, int(t)) for t in operator.outputs for reader in readers.get(int(t), ())]
+        return [other for other, tensor in (*sources, *users) if leads_on(operator, other, tensor)]
+
+    todo = [
+        operator
+        for operator in graph.operators
+        if graph.kind(operator) in TOKENS and any(is_rows(graph.shape(t)) for t in data_tensors(graph, operator))
+    ]
+    found = {id(operator) for operator in todo}
+    while todo:
+        new = [other for other in neighbours(todo.pop()) if id(other) not in found]
+        found.update(map(id, new))
+        todo += new
+    return found
 
 
 def data_tensors(graph: Graph, operator: Any) -> list[int]:

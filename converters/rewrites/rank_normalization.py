@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from mvtool.converters.rewrites.folded import Folded
 from mvtool.converters.rewrites.rank import Constant, RankLowering, lowers
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import Runtime
 
 aten = torch.ops.aten
 
@@ -53,9 +53,9 @@ def _norm_of_rows(
     """A layer norm of vectors or pictures for ExecuTorch, which delegates no layer norm.
 
     Each row becomes a picture (1, rows, 1, values), because the mean over both axes of a picture is delegated. In int8
-    the operator stays: its parts would be rounded one by one.
+    these are tokens, which stay float.
     """
-    taken = (lowering.recipe.target, lowering.recipe.precision) != (Runtime.EXECUTORCH, Precision.FP32)
+    taken = lowering.recipe.target is not Runtime.EXECUTORCH
     known = isinstance(value, Tensor) and all(p is None or isinstance(p, Constant) for p in (weight, bias))
     if taken or not known or node.target is not aten.layer_norm.default:
         return NotImplemented

@@ -21,6 +21,8 @@ LEAST_VALUES = 16
 """Values per channel below which a batch norm keeps the statistics of the fill: fewer say nothing of a variance."""
 LEAST_VARIANCE = 1e-2
 """Of a settled norm, relative to 1 and to the square of the mean, so that a channel that is constant is not blown up."""
+GRAIN = 0.4
+"""Share of white noise in the clip that norms are settled on."""
 DIGITS = 3
 """Significant digits of settled statistics: the last bits differ between machines, and weights shall not."""
 GAIN = 1.05
@@ -73,13 +75,25 @@ def settle_norms(module: nn.Module, clip: Tensor) -> nn.Module:
     return module
 
 
-def smooth_clip(shape: Sequence[int], seed: int = 0) -> Tensor:
-    """RGB in 0..1 of `shape` (N, 3, T, H, W): coloured blobs that differ from frame to frame."""
+def blobs_and_grain(shape: Sequence[int], seed: int = 0) -> Tensor:
+    """RGB in 0..1 of `shape` (N, 3, T, H, W): coloured blobs and grain, half of both standing still, half new in every frame.
+
+    Of each kind that a video may hold there is some: a channel that looks for fine detail, or for change, or for what stays,
+    would have next to no variance without it, and blow up on a video that has.
+    """
     generator = torch.Generator().manual_seed(seed)
     batch, channels, frames, height, width = shape
-    coarse = torch.rand(batch * frames, channels, 8, 8, generator=generator)
-    fine = functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
-    return fine.reshape(batch, frames, channels, height, width).transpose(1, 2)
+
+    def blobs(count: int) -> Tensor:
+        coarse = torch.rand(count, channels, 8, 8, generator=generator)
+        return functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+
+    def pictures(count: int) -> Tensor:
+        grain = torch.rand(count, channels, height, width, generator=generator)
+        return (1.0 - GRAIN) * blobs(count) + GRAIN * grain
+
+    still, new = pictures(batch).unsqueeze(1), pictures(batch * frames).reshape(batch, frames, channels, height, width)
+    return (0.5 * (still + new)).transpose(1, 2)
 
 
 def _settle(norm: _NormBase, inputs: tuple[Tensor, ...]) -> None:

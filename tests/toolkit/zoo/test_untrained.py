@@ -6,7 +6,7 @@ from torch import nn
 from mvtool.streaming import stream_state
 from mvtool.zoo import registry
 from mvtool.zoo.movinet import MoViNet
-from mvtool.zoo.untrained import deterministic_weights, settle_norms, smooth_clip
+from mvtool.zoo.untrained import blobs_and_grain, deterministic_weights, settle_norms
 
 
 def build(seed: int) -> MoViNet:
@@ -50,7 +50,7 @@ def test_state_and_constants_stay() -> None:
 
 def logits_of(model: nn.Module, seed: int) -> torch.Tensor:
     with torch.no_grad():
-        out: torch.Tensor = model(smooth_clip((1, 3, 2, 64, 64), seed))
+        out: torch.Tensor = model(blobs_and_grain((1, 3, 2, 64, 64), seed))
     return out
 
 
@@ -59,18 +59,18 @@ def test_settled_norms_keep_the_input_in_sight() -> None:
     entry = registry.get("tvn_1")
     model = deterministic_weights(entry.build(resolution=64))
     before = [logits_of(model, seed) for seed in (1, 2)]
-    settle_norms(model, smooth_clip((1, 3, 2, 64, 64)))
+    settle_norms(model, blobs_and_grain((1, 3, 2, 64, 64)))
     after = [logits_of(model, seed) for seed in (1, 2)]
     spreads = [float((a - b).abs().max() / a.abs().max()) for a, b in (before, after)]
     assert spreads[0] < 1e-3
     assert spreads[1] > 0.02
-    again = settle_norms(deterministic_weights(entry.build(resolution=64)), smooth_clip((1, 3, 2, 64, 64)))
+    again = settle_norms(deterministic_weights(entry.build(resolution=64)), blobs_and_grain((1, 3, 2, 64, 64)))
     assert torch.equal(logits_of(again, 1), after[0])
 
 
 def test_settling_leaves_no_stream_state_and_no_hook() -> None:
     model = deterministic_weights(registry.get("tsm_mobilenet_v3_small_stream").build(resolution=32))
-    settle_norms(model, smooth_clip((1, 3, 4, 32, 32)))
+    settle_norms(model, blobs_and_grain((1, 3, 4, 32, 32)))
     states = [model.get_buffer(name) for name in stream_state(model)]
     assert states
     assert not any(state.any() for state in states)
