@@ -111,12 +111,14 @@ def _product(graph: Graph, operator: Any) -> list[Any] | None:
     source, other = int(operator.inputs[0]), int(operator.inputs[1])
     bias = [int(tensor) for tensor in operator.inputs[2:] if tensor >= 0]
     plain = operator.builtinOptions.fusedActivationFunction == NO_ACTIVATION and not bias
-    if not plain or graph.constant(other) is not None or len(graph.shape(source)) < 3:
+    if not plain or graph.constant(other) is not None or len(graph.shape(source)) < 2:
         return None
     wanted = (*(1 for _ in graph.shape(source)[:-2]), *graph.shape(other))
     before = graph.writers().get(other)
-    steps = []
-    if before is not None and graph.kind(before) == "RESHAPE" and graph.shape(int(before.inputs[0])) == wanted:
+    steps: list[Any] = []
+    if wanted == graph.shape(other):
+        matrix = other
+    elif before is not None and graph.kind(before) == "RESHAPE" and graph.shape(int(before.inputs[0])) == wanted:
         matrix = int(before.inputs[0])
     else:
         matrix = graph.add_tensor(f"{graph.name(other)}_matrix", wanted, graph.dtype(other))

@@ -232,6 +232,31 @@ class SwitchedMean(nn.Module):
         return self.head(self.mean)
 
 
+class TokenMemory(nn.Module):
+    """Attention from the newest frame's positions to one token per remembered frame, with layer norms."""
+
+    tokens: Tensor
+
+    def __init__(self, width: int = 16, remembered: int = 4, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.key, self.value, self.query = (nn.Linear(width, width) for _ in range(3))
+        self.norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width, classes)
+        self.register_buffer("tokens", torch.zeros(1, remembered, width))
+
+    def forward(self, frame: Tensor) -> Tensor:
+        seen = F.relu(self.stem(frame))
+        newest = self.norm(seen.mean((2, 3))).unsqueeze(1)
+        self.tokens.copy_(torch.cat([self.tokens[:, 1:], newest], 1))
+        cells = seen.flatten(2).transpose(1, 2)
+        scores = self.query(cells) @ self.key(self.tokens).transpose(1, 2) * cells.shape[-1] ** -0.5
+        cells = self.last_norm(cells + scores.softmax(-1) @ self.value(self.tokens))
+        mixed = F.relu(self.mix(cells.transpose(1, 2).reshape(seen.shape)))
+        return self.head(mixed.mean((2, 3)))
+
+
 @dataclass(frozen=True)
 class ForeignModel:
     """A model with what a user would tell `mvtool convert` about it.
@@ -294,5 +319,6 @@ FOREIGN_MODELS: tuple[ForeignModel, ...] = (
     ForeignModel(
         "switched_mean", SwitchedMean, (InputSpec("x", (1, 12)), InputSpec("again", (1,), "bool")), ("age", "mean")
     ),
+    ForeignModel("token_memory", TokenMemory, (InputSpec(None, (1, 3, 16, 16)),), ("tokens",)),
     ForeignModel("background", Background, (InputSpec(None, (1, 3, 10, 10)),), ("background", "previous")),
 )

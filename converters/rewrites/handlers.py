@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("rank_shapes", "rank_convolution", "rank_pooling", "rank_normalization")
+MODULES = ("rank_shapes", "rank_convolution", "rank_pooling", "rank_normalization", "rank_products")
 
 
 def load() -> None:

@@ -131,24 +131,31 @@ class TestRepairs:
         assert kinds(graph.serialise()) == ["FULLY_CONNECTED"]
         np.testing.assert_allclose(execute(graph.serialise(), [x])[0][0], execute(data, [x])[0][0], rtol=1e-6)
 
-    def dense(self, other: list[tuple[int, ...]], constants: list[np.ndarray], activation: int = 0) -> bytes:
+    def dense(
+        self,
+        other: list[tuple[int, ...]],
+        constants: list[np.ndarray],
+        activation: int = 0,
+        batch: tuple[int, ...] = (1,),
+    ) -> bytes:
         fields = {"keepNumDims": True, "fusedActivationFunction": activation}
         return one_operator(
             "FULLY_CONNECTED",
-            [((1, 3, 4), None), *((shape, None) for shape in other)],
-            ((1, 3, 5), None),
+            [((*batch, 3, 4), None), *((shape, None) for shape in other)],
+            ((*batch, 3, 5), None),
             constants=constants,
             options="FullyConnectedOptions",
             fields=fields,
             version=5,
         )
 
-    def test_a_product_of_computed_tensors_is_delegated_and_the_same(self) -> None:
-        data = self.dense([(5, 4)], [])
+    @pytest.mark.parametrize("batch", [(1,), ()])
+    def test_a_product_of_computed_tensors_is_delegated_and_the_same(self, batch: tuple[int, ...]) -> None:
+        data = self.dense([(5, 4)], [], batch=batch)
         graph = Graph.parse(data)
         repair(graph)
-        assert kinds(graph.serialise()) == ["RESHAPE", "BATCH_MATMUL"]
-        values = [np.random.default_rng(2).normal(0, 1, shape).astype(np.float32) for shape in ((1, 3, 4), (5, 4))]
+        assert kinds(graph.serialise()) == ["RESHAPE", "BATCH_MATMUL"][1 - len(batch) :]
+        values = [np.random.default_rng(2).normal(0, 1, shape).astype(np.float32) for shape in ((*batch, 3, 4), (5, 4))]
         (found,), operators = execute(graph.serialise(), values)
         np.testing.assert_allclose(found, execute(data, values)[0][0], rtol=1e-5)
         assert operators[-1] == "DELEGATE"

@@ -211,6 +211,23 @@ def test_layer_norms_of_rows_are_written_out_for_executorch(target: Runtime, pre
     assert operators(program).count("aten.rsqrt.default") == (3 if written_out else 0)
 
 
+class Products(nn.Module):
+    """Attention with the heads apart, three and four axes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(3).squeeze(0)
+        heads = rows.reshape(2, 2, *rows.shape[1:])
+        four = heads @ heads.transpose(2, 3)
+        return (rows @ rows.transpose(1, 2)) + four.flatten(0, 1)
+
+
+@pytest.mark.parametrize("target", list(Runtime))
+def test_products_are_batches_for_executorch(target: Runtime) -> None:
+    program = check(Products(), "1x4x6x8x8", recipe_for(target, Precision.FP32))
+    counts = [operators(program).count(f"aten.{name}.default") for name in ("bmm", "matmul")]
+    assert counts == ([2, 0] if target is Runtime.EXECUTORCH else [0, 2])
+
+
 NORMALIZATIONS: dict[str, nn.Module] = {
     "layer norm of channels": LastNorm(),
     "layer norm of pictures": nn.LayerNorm((8, 8)),
