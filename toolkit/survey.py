@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mvtool.verification.report import ArtifactReport, Verification
     from mvtool.zoo.entry import ModelEntry
 
-RECORD_SCHEMA = "mvtool.zoo/1"
+RECORD_SCHEMA: Final = "mvtool.zoo/1"
 STAGE_TIMEOUT_S = 3600.0
 _LOG = logging.getLogger(__name__)
 
