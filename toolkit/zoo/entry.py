@@ -106,8 +106,8 @@ class ModelEntry:
         rule: Sizes that the architecture can take.
         builds_for_frames: The factory takes `frames`, because the layers depend on the length of the clip.
         reported: What the paper prints.
-        settles: Without weights, the statistics of its batch norms are taken from a seeded clip, see
-            `mvtool.zoo.untrained.settle_norms`; a MoViNet's residual branches carry its input through without.
+        settles: Without weights, its batch norms are put in units of a seeded clip, see
+            `mvtool.zoo.untrained.settle_norms`: for networks that would forget their input otherwise.
     """
 
     name: str
@@ -129,7 +129,7 @@ class ModelEntry:
     rule: InputRule = InputRule()
     builds_for_frames: bool = False
     reported: Reported | None = None
-    settles: bool = True
+    settles: bool = False
 
     def __post_init__(self) -> None:
         """Make `arguments` read-only."""

@@ -127,6 +127,7 @@ def _entry(size: Size) -> ModelEntry:
         parameters=size.parameters,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        settles=True,
         reported=size.reported(size.accuracy),
     )
 

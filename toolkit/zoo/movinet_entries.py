@@ -77,7 +77,6 @@ def _single(row: _Row, kind: str, text: str) -> ModelEntry:
         resize_short_side=row.resize,
         frames=row.frames,
         frame_rate=row.frame_rate,
-        settles=False,
         # The older streams have the layers of the base model, only shifted in time.
         parameters=row.stream if kind == "stream" else row.base,
         reported=None if row.paper is None else _reported(row, row.paper, kind),
@@ -106,7 +105,6 @@ def _temporal(row: _Row, kind: str) -> ModelEntry:
         resize_short_side=row.resize,
         frames=row.frames,
         frame_rate=row.frame_rate,
-        settles=False,
         frames_per_step=2,
         rule=InputRule(frames_min=2, frames_step=2),
         parameters=2 * (row.stream if kind == "stream" else row.base),
@@ -126,7 +124,6 @@ def _a6(kind: str) -> ModelEntry:
         resize_short_side=368,
         frames=120,
         frame_rate=12.0,
-        settles=False,
         frames_per_step=3,
         rule=InputRule(frames_min=3, frames_step=3),
         parameters=sum(row.stream if kind == "stream" else row.base for row in rows),

@@ -207,6 +207,7 @@ def _entry(architecture: Architecture) -> ModelEntry:
         labels=None,
         rule=InputRule(resolution_min=32),
         builds_for_frames=True,
+        settles=True,
         reported=Reported(
             source="Tiny Video Networks (arXiv 1910.06961)",
             parameters=row.reported_parameters,

@@ -19,8 +19,8 @@ from mvtool.streaming import reset
 UNTRAINED_LABEL = "untrained weights"
 LEAST_VALUES = 16
 """Values per channel below which a batch norm keeps the statistics of the fill: fewer say nothing of a variance."""
-LEAST_VARIANCE = 1e-2
-"""Of a settled norm, relative to 1 and to the square of the mean, so that a channel that is constant is not blown up."""
+LEAST_POWER = 1e-2
+"""Of a channel, relative to the mean over channels, so that one that is next to nothing is not blown up."""
 GRAIN = 0.4
 """Share of white noise in the clip that norms are settled on."""
 DIGITS = 3
@@ -51,10 +51,12 @@ def deterministic_weights(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def settle_norms(module: nn.Module, clip: Tensor) -> nn.Module:
-    """Set the statistics of all batch norms to those of `clip`, layer by layer, in place.
+    """Put the statistics of all batch norms, layer by layer and in place, in units of what `clip` brings there.
 
     Through many layers a fill with fixed statistics forgets its input: the logits of an untrained Tiny Video Network then
-    differ between videos by 1e-7 of the largest, and no comparison of two programs on them means anything.
+    differ between videos by 1e-7 of the largest, and no comparison of two programs on them means anything. With norms in
+    units of the root mean square each layer keeps the size of a signal and of a difference between two. (The full mean is
+    not taken away, as trained norms do: random layers would then double a difference every few layers, roundings too.)
 
     Args:
         module: In evaluation mode, filled already.
@@ -101,10 +103,10 @@ def _settle(norm: _NormBase, inputs: tuple[Tensor, ...]) -> None:
     if x.numel() < LEAST_VALUES * x.shape[1] or norm.running_mean is None or norm.running_var is None:
         return
     axes = [axis for axis in range(x.dim()) if axis != 1]
-    variance, mean = torch.var_mean(x.double(), axes, correction=0)
-    variance = torch.maximum(variance, LEAST_VARIANCE * torch.maximum(mean.square(), torch.ones_like(mean)))
-    norm.running_mean.copy_(_rounded(mean))
-    norm.running_var.copy_(_rounded(variance))
+    power = x.double().square().mean(axes)
+    power = torch.maximum(power, LEAST_POWER * power.mean())
+    norm.running_mean.mul_(_rounded(power.sqrt()))
+    norm.running_var.mul_(_rounded(power))
 
 
 def _rounded(values: Tensor) -> Tensor:

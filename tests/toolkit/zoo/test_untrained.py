@@ -77,11 +77,16 @@ def test_settling_leaves_no_stream_state_and_no_hook() -> None:
     assert not any(child._forward_pre_hooks for child in model.modules())
 
 
-def test_a_norm_of_few_values_or_a_constant_channel_is_not_blown_up() -> None:
-    vectors, pictures = nn.BatchNorm1d(4).eval(), nn.BatchNorm2d(4).eval()
+def test_norms_take_the_power_of_what_reaches_them() -> None:
+    """Too few values say nothing, and a channel that is next to nothing is not blown up."""
+    vectors, pictures = nn.BatchNorm1d(4).eval(), nn.BatchNorm2d(2).eval()
     settle_norms(vectors, torch.full((2, 4), 7.0))
-    assert torch.equal(vectors.running_mean, torch.zeros(4))  # type: ignore[arg-type]
-    settle_norms(pictures, torch.full((1, 4, 8, 8), 7.0))
-    assert torch.equal(pictures.running_mean, torch.full((4,), 7.0))  # type: ignore[arg-type]
+    assert torch.equal(vectors.running_var, torch.ones(4))  # type: ignore[arg-type]
+    assert pictures.running_mean is not None
     assert pictures.running_var is not None
-    torch.testing.assert_close(pictures.running_var, torch.full((4,), 0.49))
+    pictures.running_mean.fill_(0.5)
+    x = torch.full((1, 2, 8, 8), 4.0)
+    x[:, 1] = 1e-6
+    settle_norms(pictures, x)
+    torch.testing.assert_close(pictures.running_var, torch.tensor([16.0, 0.08]))
+    torch.testing.assert_close(pictures.running_mean, torch.tensor([2.0, 0.1415]), rtol=1e-3, atol=0.0)
