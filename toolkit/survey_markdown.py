@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 
 from mvtool.ports import Precision, Runtime
 from mvtool.survey import ArtifactRecord, ModelRecord
@@ -17,8 +16,9 @@ FAMILY_TITLES = {
     "x3d": "X3D",
     "tvn": "Tiny Video Networks",
     "video_mobile_former": "Video Mobile-Former",
-    "resnet3d": "3D ResNets",
-    "r2plus1d": "(2+1)D ResNets",
+    "resnet3d": "ResNet3D",
+    "pytorchvideo_resnet": "ResNets of PyTorchVideo",
+    "r2plus1d": "R(2+1)D",
     "mobilenet_v3": "MobileNetV3",
     "tsm": "TSM",
 }
@@ -54,8 +54,10 @@ def page(
         )
     ]
     parts.append(_tools(records.values()))
-    for family, members in groupby(entries, key=lambda entry: entry.family):
-        rows = list(members)
+    families: dict[str, list[ModelEntry]] = {}
+    for entry in entries:
+        families.setdefault(entry.family, []).append(entry)
+    for family, rows in families.items():
         parts += [
             f"## {FAMILY_TITLES.get(family, family)}\n",
             _models(rows, records, macs),

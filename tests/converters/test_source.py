@@ -186,10 +186,10 @@ def test_a_zoo_model_with_weights_is_not_untrained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("resolution", "frames", "told"),
     [
-        (16, None, "cannot take pictures of 16x16.*from 32 on pixels; published is 172"),
+        (16, None, "cannot take pictures of 16x16.*32 or more pixels; published is 172"),
         ((172, 31), None, "172x31"),
         ("small", None, "'small' is neither a number of pixels nor a pair"),
-        (172, 3, "cannot take 3 frames per call.*multiples of 2 from 2 on; published is 2"),
+        (172, 3, "cannot take 3 frames per call.*multiples of 2, 2 or more; published is 2"),
     ],
 )
 def test_sizes_that_are_impossible(resolution: Any, frames: int | None, told: str) -> None:

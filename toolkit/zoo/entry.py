@@ -76,8 +76,8 @@ class InputRule:
 def _range(low: int, high: int | None, step: int) -> str:
     if low == high:
         return f"{low} only"
-    text = f"from {low} on" if high is None else f"from {low} to {high}"
-    return text if step == 1 else f"multiples of {step} {text}"
+    text = f"{low} or more" if high is None else f"{low} to {high}"
+    return text if step == 1 else f"multiples of {step}, {text}"
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def test_registry_refuses_other_frames_and_sizes() -> None:
     assert (entry.frames_per_call, entry.frames % entry.frames_per_step) == (4, 0)
     for frames in (1, 2, 6):
         with pytest.raises(
-            SourceError, match=rf"cannot take {frames} frames per call. It takes multiples of 4 from 4 on"
+            SourceError, match=rf"cannot take {frames} frames per call. It takes multiples of 4, 4 or more"
         ):
             entry.build(frames=frames)
     with pytest.raises(SourceError, match="cannot take pictures of 31x224"):

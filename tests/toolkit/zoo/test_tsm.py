@@ -180,7 +180,7 @@ def test_wrong_inputs_are_refused() -> None:
         small("mobilenet_v2")(video(1, batch=2))
     with pytest.raises(UsageError, match=r"expected .* = \(any, 3, 8, 40, 40\)\. Build it with .* number of frames"):
         build_clip(network="mobilenet_v2", num_classes=5, resolution=40)(video(4))
-    with pytest.raises(SourceError, match=r"tsm_resnet50 cannot take 1 frames per call\. It takes from 2 on"):
+    with pytest.raises(SourceError, match=r"tsm_resnet50 cannot take 1 frames per call\. It takes 2 or more"):
         registry.get("tsm_resnet50").build(frames=1)
     with pytest.raises(SourceError, match="no TSM of 'vgg'; there are mobilenet_v2"):
         build_clip(network="vgg", num_classes=5)

@@ -206,7 +206,7 @@ def test_refuses_arguments_without_meaning(options: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"resolution": 16}, "from 32 on pixels"), ({"frames": 0}, "takes from 1 on")]
+    ("options", "message"), [({"resolution": 16}, "32 or more pixels"), ({"frames": 0}, "takes 1 or more")]
 )
 def test_refuses_sizes_outside_the_rule(options: dict[str, Any], message: str) -> None:
     entry = registry.get("x3d_xs")
