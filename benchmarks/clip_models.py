@@ -19,6 +19,8 @@ import argparse
 import contextlib
 import io
 import json
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,9 +96,11 @@ def plain_litert(model: str, module: Any, clip: Any, scratch: Path) -> Contestan
     path = scratch / "plain.tflite"
     command = [sys.executable, __file__, model, "--emit-plain", str(path)]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
+    if run.returncode < 0:
+        raise RuntimeError(f"ended by {signal.Signals(-run.returncode).name}")
     if run.returncode:
-        told = [line for line in run.stderr.splitlines() if "error" in line.lower()] or [f"exit {run.returncode}"]
-        raise RuntimeError(told[0])
+        told = [line for line in run.stderr.splitlines() if re.match(r"\w*Error: ", line)]
+        raise RuntimeError(told[-1] if told else f"exit {run.returncode}")
     return tflite("litert-torch fp32", path)
 
 
