@@ -19,6 +19,8 @@ from mvtool.streaming import reset
 UNTRAINED_LABEL = "untrained weights"
 LEAST_VALUES = 16
 """Values per channel below which a batch norm keeps the statistics of the fill: fewer say nothing of a variance."""
+SETTLING = 0.3
+"""Exponent of the power that a norm takes as its unit: at 0 the network forgets its input, at 1 it amplifies every rounding."""
 LEAST_POWER = 1e-2
 """Of a channel, relative to the mean over channels, so that one that is next to nothing is not blown up."""
 GRAIN = 0.4
@@ -51,12 +53,11 @@ def deterministic_weights(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def settle_norms(module: nn.Module, clip: Tensor) -> nn.Module:
-    """Put the statistics of all batch norms, layer by layer and in place, in units of what `clip` brings there.
+    """Scale the statistics of all batch norms, layer by layer and in place, by some of the power that `clip` brings there.
 
     Through many layers a fill with fixed statistics forgets its input: the logits of an untrained Tiny Video Network then
     differ between videos by 1e-7 of the largest, and no comparison of two programs on them means anything. With norms in
-    units of the root mean square each layer keeps the size of a signal and of a difference between two. (The full mean is
-    not taken away, as trained norms do: random layers would then double a difference every few layers, roundings too.)
+    units of the whole power random layers double a difference every few layers, roundings too. `SETTLING` lies between.
 
     Args:
         module: In evaluation mode, filled already.
@@ -104,7 +105,7 @@ def _settle(norm: _NormBase, inputs: tuple[Tensor, ...]) -> None:
         return
     axes = [axis for axis in range(x.dim()) if axis != 1]
     power = x.double().square().mean(axes)
-    power = torch.maximum(power, LEAST_POWER * power.mean())
+    power = torch.maximum(power, LEAST_POWER * power.mean()) ** SETTLING
     norm.running_mean.mul_(_rounded(power.sqrt()))
     norm.running_var.mul_(_rounded(power))
 

@@ -63,7 +63,8 @@ def test_settled_norms_keep_the_input_in_sight() -> None:
     after = [logits_of(model, seed) for seed in (1, 2)]
     spreads = [float((a - b).abs().max() / a.abs().max()) for a, b in (before, after)]
     assert spreads[0] < 1e-3
-    assert spreads[1] > 0.02
+    assert spreads[1] > 2e-3
+    assert spreads[1] > 20 * spreads[0]
     again = settle_norms(deterministic_weights(entry.build(resolution=64)), blobs_and_grain((1, 3, 2, 64, 64)))
     assert torch.equal(logits_of(again, 1), after[0])
 
@@ -88,5 +89,5 @@ def test_norms_take_the_power_of_what_reaches_them() -> None:
     x = torch.full((1, 2, 8, 8), 4.0)
     x[:, 1] = 1e-6
     settle_norms(pictures, x)
-    torch.testing.assert_close(pictures.running_var, torch.tensor([16.0, 0.08]))
-    torch.testing.assert_close(pictures.running_mean, torch.tensor([2.0, 0.1415]), rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(pictures.running_var, torch.tensor([16.0, 0.08]) ** 0.3, rtol=1e-2, atol=0.0)
+    torch.testing.assert_close(pictures.running_mean, 0.5 * torch.tensor([4.0, 0.2828]) ** 0.3, rtol=1e-2, atol=0.0)
