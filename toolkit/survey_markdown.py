@@ -24,9 +24,9 @@ FAMILY_TITLES = {
 }
 INTRODUCTION = """# Models of the zoo
 
-Written by `mvtool zoo --markdown`: every model below was converted, and every file it became was executed beside the PyTorch
-model, in {steps}. Weights are untrained (seeded, every layer active): the page says what computes the same, not how accurate
-a model is. Figures under *paper* and *reported* are what the papers print; all others are counted or measured. The records in
+Written by `mvtool zoo --markdown`, which converts a model, executes every file beside the PyTorch model over {steps}, and
+writes down what came of it. Weights are untrained (seeded, every layer active): the page says what computes the same, not how
+accurate a model is. Figures under *paper* and *reported* are what the papers print; all others are counted or measured. The records in
 `{records}/` hold the same and more as JSON: why a file was refused, what the delegate left, seconds, versions.
 
 - *M* is 10^6; *MACs* are multiply-adds of convolutions and matrix products in one call, of one frame or clip as *input* says.
@@ -50,7 +50,7 @@ def page(
     """
     parts = [
         INTRODUCTION.format(
-            records=folder, steps="300 frames of a stream, or 2 clips or 8 frames of a model without state"
+            records=folder, steps="300 frames of a stream (8 frames and at least 2 clips without state)"
         )
     ]
     parts.append(_tools(records.values()))
@@ -156,7 +156,11 @@ def whole(artifact: ArtifactRecord) -> bool:
 
 
 def _notes(entries: Sequence[ModelEntry], records: Mapping[str, ModelRecord]) -> str:
-    lines = [f"- `{e.name}`: {e.reported.note}" for e in entries if e.reported is not None and e.reported.note]
+    notes: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.reported is not None and entry.reported.note:
+            notes.setdefault(entry.reported.note, []).append(f"`{entry.name}`")
+    lines = [f"- {', '.join(names)}: {note}" for note, names in notes.items()]
     for entry in entries:
         record = records.get(entry.name)
         lines += (
