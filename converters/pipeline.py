@@ -163,7 +163,12 @@ def convert(
         check_destination(destination_of(out, ""))
     with _stage(tell, "load"):
         chosen = {"num_classes": num_classes, "resolution": resolution}
-        arguments = {**(kwargs or {}), **{name: value for name, value in chosen.items() if value is not None}}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if twice := sorted(given.keys() & (kwargs or {}).keys()):
+            raise UsageError(
+                f"{', '.join(twice)} is given twice, as an option and among the factory's arguments; give it once."
+            )
+        arguments = {**(kwargs or {}), **given}
         source = _load(model, weights, arguments, gate, frames, labels)
     destination = destination_of(out, source.info.name)
     check_destination(destination)

@@ -133,7 +133,12 @@ def _from_zoo(
 ) -> Source:
     from mvtool.zoo.untrained import deterministic_weights
 
-    per_step = frames or entry.frames_per_call
+    arguments = dict(arguments)
+    if "frames" in arguments:
+        if frames is not None:
+            raise UsageError("frames is given twice, as an option and among the factory's arguments; give it once.")
+        frames = arguments.pop("frames")  # type: ignore[assignment]
+    per_step = entry.frames_per_call if frames is None else frames
     try:
         module = entry.build(frames=per_step, **arguments)  # type: ignore[arg-type]
     except TypeError as error:

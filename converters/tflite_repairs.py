@@ -113,6 +113,14 @@ def _product(graph: Graph, operator: Any) -> list[Any] | None:
     plain = operator.builtinOptions.fusedActivationFunction == NO_ACTIVATION and not bias
     if not plain or graph.constant(other) is not None or len(graph.shape(source)) < 2:
         return None
+    rows, width = graph.shape(other)
+    # The operator may also flatten what it reads; that is no product of these shapes.
+    if (*graph.shape(source)[:-1], width, rows) != (
+        *graph.shape(int(operator.outputs[0]))[:-1],
+        graph.shape(source)[-1],
+        graph.shape(int(operator.outputs[0]))[-1],
+    ):
+        return None
     wanted = (*(1 for _ in graph.shape(source)[:-2]), *graph.shape(other))
     before = graph.writers().get(other)
     steps: list[Any] = []

@@ -6,8 +6,10 @@ interrupted goes on with the next model. Nothing in a record is taken from anywh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +18,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
-from mvtool.build import Build, tool_versions
-from mvtool.errors import ManifestError, MvtoolError
+from mvtool.build import MANIFEST_FILE, Build, tool_versions
+from mvtool.errors import CaptureError, ConversionError, ManifestError, RuntimeLoadError, SourceError
 from mvtool.files import write_atomic
 from mvtool.ports import Document, PortManifest, Precision, Runtime
+from mvtool.verification.report import Check, Status
 
 if TYPE_CHECKING:
     from mvtool.build import ArtifactEntry
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 RECORD_SCHEMA: Final = "mvtool.zoo/1"
 STAGE_TIMEOUT_S = 3600.0
+VERDICTS = (SourceError, CaptureError, ConversionError, RuntimeLoadError)
+"""Errors that say something of the model; all others are of the machine, and no record is made of them."""
 _LOG = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
@@ -43,6 +48,7 @@ class ArtifactRecord(Document):
         status: `verified`: written and every check of verify holds. `failed`: written, and a check does not hold.
             `refused`: not written.
         reason: The first check that failed, or why nothing was written.
+        engine: What executed it: the runtime, or mvtool's reference evaluator where Core ML cannot run.
         size_bytes: Of the file or package.
         delegation: What the runtime's delegate takes, as in the build manifest.
         state_bytes: Size of all state ports, on one side of the loop.
@@ -55,6 +61,7 @@ class ArtifactRecord(Document):
     precision: Precision
     status: Literal["verified", "failed", "refused"]
     reason: str = ""
+    engine: str | None = None
     size_bytes: int | None = None
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
     state_bytes: int | None = None
@@ -69,6 +76,7 @@ class ModelRecord(Document):
     Attributes:
         format: `mvtool.zoo/1`.
         name: Name in the zoo.
+        fingerprint: Of all that the registry says of how the model is built and fed.
         parameters: Trainable scalars, counted.
         macs: Multiply-adds of one call, counted.
         resolution: Height and width in pixels.
@@ -83,6 +91,7 @@ class ModelRecord(Document):
 
     format: Literal["mvtool.zoo/1"] = RECORD_SCHEMA
     name: str
+    fingerprint: str
     parameters: int
     macs: int
     resolution: int
@@ -101,18 +110,20 @@ class Survey:
 
     Attributes:
         records: Folder of the records.
-        builds: Folder of the builds; a finished model's build is replaced by its next.
+        builds: Folder of the builds.
         targets: Targets to convert to.
         precisions: Precisions to convert to.
+        keep: Leave a build there when its record is written.
     """
 
     records: Path
     builds: Path
     targets: tuple[Runtime, ...] = tuple(Runtime)
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
+    keep: bool = False
 
     def load(self, entry: ModelEntry) -> ModelRecord | None:
-        """The record of a model; None where there is none, or where the model has changed since.
+        """The record of a model; None where there is none, or it lacks a target or precision, or the entry has changed since.
 
         Raises:
             ManifestError: The file is no record.
@@ -126,8 +137,9 @@ class Survey:
             raise ManifestError(
                 f"{path} is no record of a model: {error}. Delete it; the survey makes it anew."
             ) from error
-        found = (record.parameters, record.resolution, record.frames_per_call)
-        return record if found == (entry.parameters, entry.resolution, entry.frames_per_call) else None
+        wanted = {(runtime, precision) for runtime in self.targets for precision in self.precisions}
+        complete = wanted <= {(artifact.runtime, artifact.precision) for artifact in record.artifacts}
+        return record if complete and record.fingerprint == fingerprint(entry) else None
 
     def path(self, entry: ModelEntry) -> Path:
         """File of the record of a model."""
@@ -140,6 +152,9 @@ class Survey:
             entries: The models.
             listener: Told of every stage of a conversion.
             progress: Told of a verification: what goes on, steps done, steps in all.
+
+        Raises:
+            MvtoolError: Something that says nothing of the model: a full disk, a package that is not installed.
         """
         done = []
         for entry in entries:
@@ -169,8 +184,11 @@ class Survey:
             for runtime in self.targets
             for precision in self.precisions
         ]
+        if not self.keep:
+            shutil.rmtree(self.builds / entry.name, ignore_errors=True)
         return ModelRecord(
             name=entry.name,
+            fingerprint=fingerprint(entry),
             parameters=entry.parameters,
             macs=macs,
             resolution=entry.resolution,
@@ -187,6 +205,9 @@ class Survey:
         from mvtool.converters.pipeline import convert
 
         folder = self.builds / entry.name
+        if (folder / MANIFEST_FILE).is_file():
+            # What an earlier run left must never be taken for the result of this one.
+            shutil.rmtree(folder)
         try:
             build = convert(
                 entry.name,
@@ -196,11 +217,22 @@ class Survey:
                 stage_timeout_s=STAGE_TIMEOUT_S,
                 listener=listener,
             )
-        except MvtoolError as error:
+        except VERDICTS as error:
             _LOG.warning("%s: %s", entry.name, error)
-            kept = next((p for p in (folder.with_name(f"{folder.name}.partial"), folder) if p.exists()), None)
-            return (None if kept is None else Build.load(kept)), str(error)
+            return (Build.load(folder) if folder.exists() else None), str(error)
         return build, ""
+
+
+def fingerprint(entry: ModelEntry) -> str:
+    """Hash of what the registry says of how a model is built and fed; not of what is only said about it."""
+    said = {key: value for key, value in vars(entry).items() if key not in ("description", "reported", "labels")}
+    return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
+
+
+def _doubt(verification: Verification) -> str:
+    """The first check of the build as a whole that does not hold, but for the list of files, which is in the record."""
+    failed = [c for c in verification.checks if c.status is not Status.PASSED and c.check is not Check.LISTED]
+    return f"{failed[0].check.value}: {failed[0].message}" if failed else ""
 
 
 def macs_of(entry: ModelEntry) -> int:
@@ -235,16 +267,17 @@ def _artifact(
     )
     if not written or not reports:
         return ArtifactRecord(runtime=runtime, precision=precision, status="refused", reason=_first_lines(error))
-    return _measured(written[0], reports[0])
+    return _measured(written[0], reports[0], "" if verification is None else _doubt(verification))
 
 
-def _measured(entry: ArtifactEntry, report: ArtifactReport) -> ArtifactRecord:
-    failed = [f"{check.check.value}: {check.message}" for check in report.failures]
+def _measured(entry: ArtifactEntry, report: ArtifactReport, doubt: str) -> ArtifactRecord:
+    failed = [doubt] * bool(doubt) + [f"{check.check.value}: {check.message}" for check in report.failures]
     return ArtifactRecord(
         runtime=entry.runtime,
         precision=entry.precision,
-        status="verified" if report.passed else "failed",
+        status="verified" if report.passed and not doubt else "failed",
         reason=_first_lines(failed[0]) if failed else "",
+        engine=report.engine,
         size_bytes=entry.bytes,
         delegation=dict(entry.delegation),
         state_bytes=_state_bytes(entry.ports),

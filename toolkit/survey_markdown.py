@@ -26,9 +26,12 @@ INTRODUCTION = """# Models of the zoo
 
 Written by `mvtool zoo --markdown`, which converts a model, executes every file beside the PyTorch model over {steps}, and
 writes down what came of it. Weights are untrained (seeded, every layer active): the page says what computes the same, not how
-accurate a model is. Figures under *paper* and *reported* are what the papers print; all others are counted or measured. The records in
+accurate a model is. Figures under *paper* and *reported* are printed by the sources named under each table, or derived from what they
+print as the notes say; all others are counted or measured. The records in
 `{records}/` hold the same and more as JSON: why a file was refused, what the delegate left, seconds, versions.
 
+- TFLite and ExecuTorch files ran in their own runtimes on Linux x86-64. Core ML runs on Apple's systems only: its packages were executed
+  by mvtool's reference evaluator (`engine` in the records), which says what a package means, not what Core ML does with it.
 - *M* is 10^6; *MACs* are multiply-adds of convolutions and matrix products in one call, of one frame or clip as *input* says.
 - *Files*: MB (10^6 bytes) of the file or package.
 - A cell says **verified** where the file was written and every check of `mvtool verify` held, with the signal-to-noise ratio of int8

@@ -120,6 +120,11 @@ def test_the_bundled_clip_calibrates_pictures_of_any_shape(size: tuple[int, int]
     assert found.clips[0][0][0].shape == (1, 3, *size)
 
 
+def test_an_argument_that_is_given_twice(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="resolution is given twice"):
+        pipeline.convert("movinet_t0_stream", out=tmp_path / "build", resolution=64, kwargs={"resolution": 96})
+
+
 def test_a_model_of_the_zoo_refuses_shapes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"movinet_t0_stream says .* 1x3x1x172x172.*--resolution.*--frames"):
         pipeline.convert("movinet_t0_stream", out=tmp_path / "build", inputs=[parse_input("1x3x8x172x172")])

@@ -197,6 +197,20 @@ def test_sizes_that_are_impossible(resolution: Any, frames: int | None, told: st
         source.load("movinet_a0_stream_ensemble", arguments={"resolution": resolution}, frames=frames)
 
 
+@pytest.mark.parametrize("classes", [0, -3])
+def test_a_number_of_classes_that_is_impossible(classes: int) -> None:
+    with pytest.raises(SourceError, match=f"cannot have {classes} classes. It takes 1 or more; published are 600"):
+        source.load("movinet_a0_stream", arguments={"num_classes": classes})
+
+
+def test_frames_among_the_arguments() -> None:
+    assert source.load("tsm_mobilenet_v2", arguments={"frames": 4, "resolution": 32}).inputs[0].shape[2] == 4
+    with pytest.raises(UsageError, match="frames is given twice"):
+        source.load("tsm_mobilenet_v2", arguments={"frames": 4}, frames=8)
+    with pytest.raises(SourceError, match="cannot take 0 frames"):
+        source.load("movinet_a0_base", frames=0)
+
+
 def test_options_the_zoo_does_not_know() -> None:
     with pytest.raises(SourceError, match="movinet_a0_stream cannot be built"):
         source.load("movinet_a0_stream", arguments={"colour": "red"})

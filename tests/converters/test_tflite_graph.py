@@ -137,12 +137,13 @@ class TestRepairs:
         constants: list[np.ndarray],
         activation: int = 0,
         batch: tuple[int, ...] = (1,),
+        keep: bool = True,
     ) -> bytes:
-        fields = {"keepNumDims": True, "fusedActivationFunction": activation}
+        fields = {"keepNumDims": keep, "fusedActivationFunction": activation}
         return one_operator(
             "FULLY_CONNECTED",
             [((*batch, 3, 4), None), *((shape, None) for shape in other)],
-            ((*batch, 3, 5), None),
+            ((*batch, 3, 5) if keep else (3, 5), None),
             constants=constants,
             options="FullyConnectedOptions",
             fields=fields,
@@ -164,6 +165,7 @@ class TestRepairs:
         weights = np.ones((5, 4), np.float32)
         assert repair(Graph.parse(self.dense([], [weights]))) == {}
         assert repair(Graph.parse(self.dense([(5, 4)], [], activation=1))) == {}
+        assert repair(Graph.parse(self.dense([(5, 4)], [], keep=False))) == {}
 
     def test_a_convolution_of_a_picture_stays(self) -> None:
         graph = Graph.parse(self.pixel(2))

@@ -10,10 +10,12 @@ from click.testing import CliRunner
 
 from mvtool.cli.zoo import command
 from mvtool.converters import pipeline
-from mvtool.errors import ConversionError, ManifestError, UsageError
+from mvtool.errors import ConversionError, ManifestError, MissingExtraError, StorageError, UsageError, VideoError
 from mvtool.ports import Precision, Runtime
-from mvtool.survey import ArtifactRecord, ModelRecord, Survey, macs_of
+from mvtool.survey import ArtifactRecord, ModelRecord, Survey, fingerprint, macs_of
 from mvtool.survey_markdown import page, whole
+from mvtool.verification import verify as verifying
+from mvtool.verification.report import Check, Status, Verification
 from mvtool.zoo import registry
 from mvtool.zoo.entry import InputRule, ModelEntry, Reported
 
@@ -75,9 +77,12 @@ def test_a_record_is_not_made_twice(tiny: ModelEntry, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(pipeline, "convert", forbidden)
     assert run(survey, tiny) == first
-    # A model that has changed since is surveyed anew.
+    # A model that has changed since is surveyed anew, and so is one that lacks a precision.
     assert survey.load(replace(tiny, frames=8)) is None
-    assert survey.load(replace(tiny, parameters=1)) is None
+    assert survey.load(replace(tiny, std=(0.5, 0.5, 0.5))) is None
+    assert survey.load(replace(tiny, description="other words")) == first
+    assert survey_of(tmp_path, Precision.FP32, Precision.INT8).load(tiny) is None
+    assert not (survey.builds / tiny.name).exists()
 
 
 def test_what_is_refused_is_said(tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,12 +95,88 @@ def test_what_is_refused_is_said(tiny: ModelEntry, tmp_path: Path, monkeypatch: 
     assert artifact.size_bytes is None
 
 
+def test_an_older_build_is_never_taken_for_the_result(
+    tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = replace(survey_of(tmp_path), keep=True)
+    assert run(survey, tiny).artifacts[0].status == "verified"
+    assert (survey.builds / tiny.name).is_dir()
+    survey.path(tiny).unlink()
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise ConversionError("Nothing was written.")
+
+    monkeypatch.setattr(pipeline, "convert", refuse)
+    assert run(survey, tiny).artifacts[0].status == "refused"
+
+
+@pytest.mark.parametrize("error", [StorageError("disk full"), MissingExtraError("coremltools", "coreml", "to write")])
+def test_faults_of_the_machine_make_no_record(
+    error: Exception, tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "convert", fail)
+    survey = survey_of(tmp_path)
+    with pytest.raises(type(error)):
+        run(survey, tiny)
+    assert survey.load(tiny) is None
+
+
+def test_a_check_of_the_whole_build_counts(tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = verifying.verify
+
+    def doubtful(*arguments: Any, **options: Any) -> Verification:
+        found = real(*arguments, **options)
+        checks = tuple(
+            c.model_copy(update={"status": Status.FAILED, "message": "too few"}) if c.check is Check.INPUTS else c
+            for c in found.checks
+        )
+        return found.model_copy(update={"checks": checks})
+
+    monkeypatch.setattr(verifying, "verify", doubtful)
+    (artifact,) = run(survey_of(tmp_path), tiny).artifacts
+    assert (artifact.status, artifact.reason) == ("failed", "inputs: too few")
+
+
+def test_an_unforeseen_error_costs_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is written all the same, and the command fails at its end."""
+    other = replace(TINY, name="other_zoo_clip")
+    monkeypatch.setattr(registry, "_ENTRIES", {TINY.name: TINY, other.name: other})
+
+    def survey_one(self: Survey, entries: list[ModelEntry], *rest: Any) -> list[ModelRecord]:
+        if entries[0] is TINY:
+            raise RuntimeError("unforeseen")
+        found = recorded(
+            *(artifact(runtime=r, precision=p) for r in Runtime for p in (Precision.FP32, Precision.INT8)),
+            name=other.name,
+            fingerprint=fingerprint(other),
+        )
+        self.records.mkdir(exist_ok=True)
+        self.path(other).write_text(json.dumps(found.model_dump(mode="json")))
+        return [found]
+
+    monkeypatch.setattr(Survey, "run", survey_one)
+    result = CliRunner().invoke(command, ["*", "--markdown", "--records", str(tmp_path / "zoo")])
+    assert isinstance(result.exception, ConversionError)
+    assert TINY.name in str(result.exception)
+    assert "| `other_zoo_clip` | verified" in (tmp_path / "zoo.md").read_text()
+
+
 def test_one_refused_artifact_leaves_the_others(
     tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8 of a model without calibration data that can be read."""
+    """int8 without calibration data that can be read, told as a conversion that failed."""
     real = pipeline.convert
-    monkeypatch.setattr(pipeline, "convert", lambda *a, **k: real(*a, **k, calibration=tmp_path / "nothing"))
+
+    def half(*arguments: Any, **options: Any) -> Any:
+        try:
+            return real(*arguments, **options, calibration=tmp_path / "nothing")
+        except VideoError as error:
+            raise ConversionError(str(error)) from error
+
+    monkeypatch.setattr(pipeline, "convert", half)
     fp32, int8 = run(survey_of(tmp_path, Precision.FP32, Precision.INT8), tiny).artifacts
     assert fp32.status == "verified"
     assert int8.status == "refused"
@@ -116,7 +197,8 @@ def artifact(**values: Any) -> ArtifactRecord:
 
 
 def recorded(*artifacts: ArtifactRecord, **values: Any) -> ModelRecord:
-    known = {"name": TINY.name, "parameters": TINY.parameters, "macs": MACS, "resolution": 16, "frames_per_call": 4}
+    known: dict[str, Any] = {"name": TINY.name, "fingerprint": fingerprint(TINY), "parameters": TINY.parameters}
+    known |= {"macs": MACS, "resolution": 16, "frames_per_call": 4}
     return ModelRecord(**{**known, **values}, artifacts=artifacts, seconds=1.0)
 
 
@@ -136,7 +218,7 @@ def test_the_page_says_what_was_executed_and_nothing_else() -> None:
     assert "printed without the head" in text
     unseen = page([TINY], {}, {TINY.name: MACS}, "zoo")
     assert "verified," not in unseen
-    assert unseen.count("| not run |") >= 1
+    assert "| `tiny_zoo_clip` | not run | not run | not run | not run | not run | not run |" in unseen
 
 
 def test_operators_outside_are_not_whole() -> None:
@@ -155,8 +237,9 @@ def test_the_command_writes_the_page_from_records(tmp_path: Path, monkeypatch: p
     entry = registry.get("x3d_xs")
     monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry, TINY.name: TINY})
     known = recorded(
-        artifact(),
+        *(artifact(runtime=r, precision=p) for r in Runtime for p in (Precision.FP32, Precision.INT8)),
         name=entry.name,
+        fingerprint=fingerprint(entry),
         parameters=entry.parameters,
         resolution=entry.resolution,
         frames_per_call=entry.frames_per_call,
@@ -166,7 +249,7 @@ def test_the_command_writes_the_page_from_records(tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(command, words, catch_exceptions=False)
     assert result.exit_code == 0
     assert "1 of 2 models have a record" in " ".join(result.output.split())
-    assert "| `x3d_xs` | verified, 2.5 MB | not run |" in (tmp_path / "zoo.md").read_text()
+    assert "| `x3d_xs` | verified, 2.5 MB | verified, 2.5 MB |" in (tmp_path / "zoo.md").read_text()
 
 
 def test_options_of_the_page_need_the_page() -> None:

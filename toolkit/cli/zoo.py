@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mvtool.cli import console
 from mvtool.cli.options import json_option
-from mvtool.errors import UsageError
+from mvtool.errors import ConversionError, MvtoolError, UsageError
 from mvtool.zoo.entry import ModelEntry
+
+if TYPE_CHECKING:
+    from mvtool.survey import Survey
 
 
 @click.command("zoo")
@@ -77,7 +81,6 @@ def command(
 
 def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds: Path | None) -> None:
     """Survey the chosen models, and write the page of all of them."""
-    from mvtool.cli import progress
     from mvtool.files import write_atomic
     from mvtool.survey import Survey, macs_of
     from mvtool.survey_markdown import page
@@ -85,11 +88,8 @@ def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds
 
     with ExitStack() as stack:
         scratch = builds or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvtool-zoo-")))
-        survey = Survey(folder, scratch)
-        for number, entry in enumerate(chosen, start=1):
-            console.stderr().print(f"{entry.name} ({number} of {len(chosen)})", markup=False)
-            with progress.view() as listener, progress.replay_bar() as bar:
-                survey.run([entry], listener, bar)
+        survey = Survey(folder, scratch, keep=builds is not None)
+        broken = [e.name for n, e in enumerate(chosen, start=1) if not _surveyed(survey, n, e, len(chosen))]
     entries = registry.entries()
     loaded = {entry.name: survey.load(entry) for entry in entries}
     known = {name: record for name, record in loaded.items() if record is not None}
@@ -98,6 +98,27 @@ def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds
     target = out or folder.with_suffix(".md")
     write_atomic(target, text.encode())
     console.stdout().print(f"{target}: {len(known)} of {len(entries)} models have a record.")
+    if broken:
+        raise ConversionError(
+            f"{', '.join(broken)} ended with an unexpected error and got no record; the others did. Run the same command "
+            "again, and report the model if it ends so again."
+        )
+
+
+def _surveyed(survey: Survey, number: int, entry: ModelEntry, count: int) -> bool:
+    """Survey one model; False after an error that nobody foresaw, so that the others still get their turn."""
+    from mvtool.cli import progress
+
+    console.stderr().print(f"{entry.name} ({number} of {count})", markup=False)
+    try:
+        with progress.view() as listener, progress.replay_bar() as bar:
+            survey.run([entry], listener, bar)
+    except MvtoolError:
+        raise
+    except Exception:
+        logging.getLogger(__name__).exception("%s", entry.name)
+        return False
+    return True
 
 
 def _input(entry: ModelEntry) -> str:

@@ -152,14 +152,20 @@ class ModelEntry:
             MissingExtraError: PyTorch is not installed.
             SourceError: An option has no meaning for this model, or a size is outside `self.rule`.
         """
-        self.check(options.get("resolution", self.resolution), frames or self.frames_per_call)
+        frames = self.frames_per_call if frames is None else frames
+        self.check(options.get("resolution", self.resolution), frames)
+        classes = self.num_classes if num_classes is None else num_classes
+        if classes < 1:
+            raise SourceError(
+                f"{self.name} cannot have {classes} classes. It takes 1 or more; published are {self.num_classes}."
+            )
         require("torch", f"to build {self.name}")
         module_name, _, function = self.factory.partition(":")
         factory = getattr(importlib.import_module(module_name), function)
         arguments = {"resolution": self.resolution, **self.arguments, **options}
         if self.builds_for_frames:
-            arguments["frames"] = frames or self.frames_per_call
-        module: nn.Module = factory(num_classes=num_classes or self.num_classes, **arguments)
+            arguments["frames"] = frames
+        module: nn.Module = factory(num_classes=classes, **arguments)
         return module
 
     def check(self, resolution: object, frames: int) -> tuple[int, int]:

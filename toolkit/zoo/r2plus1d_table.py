@@ -68,7 +68,7 @@ ENTRIES = (
             "torchvision, R2Plus1D_18_Weights.KINETICS400_V1",
             parameters=31_505_325,
             macs=40.52e9,
-            accuracy="57.5 % top-1, Kinetics-400, clips of 16 frames",
+            accuracy="57.5 % top-1, Kinetics-400, clips of 16 frames, torchvision 0.13",
             note="The TVN paper (arXiv 1910.06961) measures a (2+1)D ResNet-18 of its own with 38 G on 32 frames; it gives no blocks.",
         ),
     ),

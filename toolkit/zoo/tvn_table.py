@@ -209,7 +209,7 @@ def _entry(architecture: Architecture) -> ModelEntry:
         builds_for_frames=True,
         settles=True,
         reported=Reported(
-            source="Tiny Video Networks (arXiv 1910.06961)",
+            source="Tiny Video Networks (arXiv 1910.06961); parameters of TVN-2 to 4: MoViNets (arXiv 2103.11511)",
             parameters=row.reported_parameters,
             macs=row.gflops * 1e9 / 2,
             accuracy=f"{row.top1:g} % top-1, Moments in Time",

@@ -18,6 +18,8 @@ from mvtool.zoo.x3d_config import BASE_RESOLUTION, X3DGammas, expanded
 FACTORY = "mvtool.zoo.x3d:build_expanded"
 VIDEO_RATE = 30.0
 """Frames per second of the videos that the frame strides refer to."""
+_NOTE = "The paper leaves the weights of batch norms out of the parameters."
+_DERIVED = " Depth and frame stride are not printed; the depth is the one that gives the printed numbers."
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)
 
@@ -90,7 +92,7 @@ def _reported(row: _Row) -> Reported:
         parameters=row.paper_parameters,
         macs=row.paper_macs,
         accuracy=f"{row.top1} % top-1, Kinetics-400, 10 centre clips" if row.top1 else "",
-        note="The paper leaves the weights of batch norms out of the parameters." if row.paper_parameters else "",
+        note=_NOTE * (row.paper_parameters is not None) + _DERIVED * (row.name == "x3d_xxl"),
     )
 
 

@@ -111,7 +111,7 @@ def test_own_files_remember_their_form(tmp_path: Path) -> None:
     assert load_weights(build_stream(network="mobilenet_v3_small", num_classes=5), path).naming == "mvtool"
     with pytest.raises(WeightsError, match=r"trained with one-sided .* computes with two-sided"):
         load_weights(clip, path)
-    with pytest.raises(WeightsError, match=r"trained with one-sided .* computes with nothing alike"):
+    with pytest.raises(WeightsError, match=r"trained with one-sided .* computes with no temporal shift"):
         load_weights(plain, path)
     plain_path = save_weights(plain, tmp_path / "plain.safetensors")
     assert load_weights(clip, plain_path).tensors_used == load_weights(stream, plain_path).tensors_used > 0

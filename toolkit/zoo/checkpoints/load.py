@@ -190,9 +190,9 @@ def _refuse_other_form(checkpoint: Checkpoint, naming: Naming, module: nn.Module
     needed = module.trained_as if isinstance(module, HasForms) else None
     if told not in (None, needed):
         raise WeightsError(
-            f"The weights {checkpoint.path} were trained with {told}, and {name} computes with {needed or 'nothing alike'}. "
+            f"The weights {checkpoint.path} were trained with {told}, and {name} computes with {needed or 'no temporal shift'}. "
             "Names and shapes of the tensors agree, but the same channels stand for other frames, so the results would be "
-            f"wrong. Take the form of the model with {told}, or weights that were trained for this one."
+            f"wrong. Take weights that were trained for this form, or the zoo's other form of the model if it has one."
         )
 
 
