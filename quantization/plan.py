@@ -180,7 +180,10 @@ def _float_updates(program: StreamProgram, graph: Graph) -> set[Node]:
 
 
 def _token_nodes(graph: Graph) -> set[Node]:
-    """Operators on tokens: all that attention and layer norms reach through rows, and movement that leads to rows."""
+    """Operators on tokens: all that attention and layer norms reach through rows, and movement that leads to rows.
+
+    A convolution is no operator on tokens, whatever the shape of its picture.
+    """
 
     def is_row(node: Node) -> bool:
         shape = shape_of(node)
@@ -189,16 +192,18 @@ def _token_nodes(graph: Graph) -> set[Node]:
     def moves(node: Node) -> bool:
         return bool(operator_of(node)) and kernel_of(operator_of(node)) is Kernel.CARRY
 
+    def takes(node: Node) -> bool:
+        return bool(operator_of(node)) and not operator_of(node).startswith("conv")
+
     def neighbours(node: Node) -> list[Node]:
         before = [source for source in node.all_input_nodes if is_row(source) or (moves(node) and moves(source))]
         after = [user for user in node.users if is_row(node) or (moves(node) and moves(user))]
-        return before + after
+        return [other for other in before + after if takes(other)]
 
-    starts = [
-        node
-        for node in graph.nodes
-        if operator_of(node) in TOKEN_OPERATORS and (is_row(node) or any(map(is_row, node.all_input_nodes)))
-    ]
+    def on_rows(node: Node) -> bool:
+        return any(map(is_row, (node, *node.all_input_nodes, *node.users)))
+
+    starts = [node for node in graph.nodes if operator_of(node) in TOKEN_OPERATORS and on_rows(node)]
     return {node for start in starts for node in _reached(start, neighbours)}
 
 

@@ -87,10 +87,11 @@ CLAMP_OPERATORS = frozenset({"relu", "relu6", "hardtanh"})
 
 
 TOKEN_OPERATORS = frozenset(
-    {"bmm", "matmul", "softmax", "_softmax", "layer_norm", "native_layer_norm", "scaled_dot_product_attention", "rsqrt"}
+    {"bmm", "matmul", "layer_norm", "native_layer_norm", "scaled_dot_product_attention", "rsqrt"}
 )
-"""Operators whose rows are tokens: attention, layer norm, and what a layer norm becomes. None has an int8 kernel, and what
-stands between them is small or centred so close to 0 that XNNPACK refuses the scales of its sums."""
+"""Operators whose rows are tokens: products of attention, layer norm, and what a layer norm becomes. None has an int8 kernel,
+and what stands between them is small or centred so close to 0 that XNNPACK refuses the scales of its sums. A softmax alone
+makes no tokens: it may stand at the end of any network."""
 
 
 def kernel_of(operator: str) -> Kernel:
@@ -121,13 +122,18 @@ def is_feature_map(shape: Sequence[int]) -> bool:
 
 
 def is_rows(shape: Sequence[int]) -> bool:
-    """Whether a tensor may hold tokens: three axes, or rows as pictures of height 1, which some forms of a layer norm are.
+    """Whether a tensor may hold tokens: several rows of several values in three axes, or as a picture of height 1, which
+    some forms of a layer norm are.
 
     Examples:
         >>> is_rows((1, 6, 128)), is_rows((1, 6, 1, 128)), is_rows((1, 128, 8, 8)), is_rows((1, 128))
         (True, True, False, False)
+        >>> is_rows((1, 128, 1)), is_rows((1, 128, 1, 1))
+        (False, False)
     """
-    return len(shape) == 3 or (len(shape) == 4 and shape[0] == shape[2] == 1)
+    if len(shape) == 3:
+        return min(shape[1:]) > 1
+    return len(shape) == 4 and shape[0] == shape[2] == 1 and min(shape[1], shape[3]) > 1
 
 
 def int8_states(program: StreamProgram) -> frozenset[str]:

@@ -49,8 +49,9 @@ CARRY = frozenset(
 CLAMPS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 """Activations without an int8 kernel of their own, and their number as a fused activation of ADD."""
 
-TOKENS = frozenset({"BATCH_MATMUL", "SOFTMAX", "RSQRT"})
-"""Operators whose rows are tokens: attention, and what a layer norm becomes."""
+TOKENS = frozenset({"BATCH_MATMUL", "RSQRT"})
+"""Operators whose rows are tokens: products of attention, and what a layer norm becomes."""
+CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 HAS_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
@@ -128,13 +129,14 @@ def _token_operators(graph: Graph) -> set[int]:
     def neighbours(operator: Any) -> list[Any]:
         sources = [(writers[t], t) for t in data_inputs(graph, operator) if t in writers]
         users = [(reader, int(t)) for t in operator.outputs for reader in readers.get(int(t), ())]
-        return [other for other, tensor in (*sources, *users) if leads_on(operator, other, tensor)]
+        found = [other for other, tensor in (*sources, *users) if leads_on(operator, other, tensor)]
+        return [other for other in found if graph.kind(other) not in CONVOLUTIONS]
 
-    todo = [
-        operator
-        for operator in graph.operators
-        if graph.kind(operator) in TOKENS and any(is_rows(graph.shape(t)) for t in data_tensors(graph, operator))
-    ]
+    def on_rows(operator: Any) -> bool:
+        results = [int(t) for o in operator.outputs for reader in readers.get(int(o), ()) for t in reader.outputs]
+        return any(is_rows(graph.shape(t)) for t in (*data_tensors(graph, operator), *results))
+
+    todo = [operator for operator in graph.operators if graph.kind(operator) in TOKENS and on_rows(operator)]
     found = {id(operator) for operator in todo}
     while todo:
         new = [other for other in neighbours(todo.pop()) if id(other) not in found]
