@@ -32,7 +32,8 @@ class FrameScores(nn.Module):
         self.first, self.last = nn.Conv1d(6, 8, 3, padding=1), nn.Conv1d(8, 5, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(self.first(x))).softmax(1)
+        scores: Tensor = self.last(torch.relu(self.first(x))).softmax(1)
+        return scores
 
 
 class ChannelAttention(nn.Module):
@@ -43,7 +44,7 @@ class ChannelAttention(nn.Module):
         self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.conv(x))
+        y: Tensor = self.norm(self.conv(x))
         return y * y.mean((2, 3), keepdim=True).softmax(1)
 
 
