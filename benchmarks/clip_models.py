@@ -5,7 +5,7 @@
 For each model a build with TFLite and ExecuTorch in fp32 and int8 is taken from the folder of builds, or made there.
 Contestants, one thread each, pinned to one core, same weights, same input size:
 
-- the build's four artifacts;
+- the build's four artifacts, converted here unless they are there (delete the folder after a change of weights or size);
 - `PyTorch eager`: the module of the zoo, in inference mode;
 - `ONNX Runtime fp32`: the same module through PyTorch's own ONNX exporter;
 - `litert-torch fp32`: `litert_torch.convert` of the module as it is; left out, with the error, where it fails.
@@ -39,7 +39,9 @@ def ours(model: str, builds: Path) -> list[Contestant]:
     from mvtool.converters.pipeline import convert
 
     folder = builds / model
-    if not (folder / "manifest.json").is_file():
+    if not all(
+        list(folder.glob(f"*_{precision}.{ending}")) for precision in ("fp32", "int8") for ending in ("tflite", "pte")
+    ):
         print(f"converting {model} to {folder}", flush=True)
         convert(model, targets=("tflite", "executorch"), precisions=("fp32", "int8"), out=folder)
     found = [tflite(f"mvtool {path.name}", path) for path in sorted(folder.glob("*.tflite"))]
@@ -59,7 +61,10 @@ def others(model: str, scratch: Path) -> list[Contestant]:
         try:
             found.append(make(model, loaded.module, clip, scratch))
         except Exception as error:  # noqa: BLE001 - the failure is what is shown
-            print(f"{model}: {make.__name__} is left out: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+            first = (str(error).splitlines() or [""])[0]
+            print(f"{model}: {make.__name__} is left out: {type(error).__name__}: {first[:160]}")
+    if not found:
+        raise SystemExit(f"{model}: nothing to compare with; install the peers with pip install 'mvtool[all,peers]'")
     return found
 
 

@@ -225,7 +225,9 @@ class Survey:
 
 def fingerprint(entry: ModelEntry) -> str:
     """Hash of what the registry says of how a model is built and fed; not of what is only said about it."""
-    said = {key: value for key, value in vars(entry).items() if key not in ("description", "reported", "labels")}
+    said = {
+        key: value for key, value in vars(entry).items() if key not in ("description", "reported", "labels", "rule")
+    }
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
 
 

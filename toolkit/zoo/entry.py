@@ -40,44 +40,30 @@ class InputRule:
 
     Attributes:
         resolution_min: Smallest height and width in pixels.
-        resolution_step: Height and width are multiples of it.
         frames_min: Fewest frames per call.
-        frames_max: Most frames per call; None for any number.
         frames_step: The number of frames is a multiple of it.
     """
 
     resolution_min: int = 32
-    resolution_step: int = 1
     frames_min: int = 1
-    frames_max: int | None = None
     frames_step: int = 1
 
     def resolutions(self) -> str:
         """The allowed heights and widths in words."""
-        return _range(self.resolution_min, None, self.resolution_step) + " pixels"
+        return f"{self.resolution_min} or more pixels"
 
     def frames(self) -> str:
         """The allowed numbers of frames per call in words."""
-        return _range(self.frames_min, self.frames_max, self.frames_step)
+        least = f"{self.frames_min} or more"
+        return least if self.frames_step == 1 else f"multiples of {self.frames_step}, {least}"
 
     def takes_resolution(self, height: int, width: int) -> bool:
         """Whether a picture of this size can go in."""
-        return (
-            min(height, width) >= self.resolution_min
-            and height % self.resolution_step == width % self.resolution_step == 0
-        )
+        return min(height, width) >= self.resolution_min
 
     def takes_frames(self, frames: int) -> bool:
         """Whether a call with this number of frames can go in."""
-        most = frames if self.frames_max is None else self.frames_max
-        return self.frames_min <= frames <= most and frames % self.frames_step == 0
-
-
-def _range(low: int, high: int | None, step: int) -> str:
-    if low == high:
-        return f"{low} only"
-    text = f"{low} or more" if high is None else f"{low} to {high}"
-    return text if step == 1 else f"multiples of {step}, {text}"
+        return frames >= self.frames_min and frames % self.frames_step == 0
 
 
 @dataclass(frozen=True)

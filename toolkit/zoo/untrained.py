@@ -26,7 +26,7 @@ LEAST_POWER = 1e-2
 GRAIN = 0.4
 """Share of white noise in the clip that norms are settled on."""
 DIGITS = 3
-"""Significant digits of settled statistics: the last bits differ between machines, and weights shall not."""
+"""Significant digits of settled statistics: the last bits differ between machines, and weights nearly never shall."""
 GAIN = 1.05
 """Kernels get the standard deviation GAIN / sqrt(fan_in); the residual streams then keep a root mean square near 1."""
 
