@@ -4,8 +4,8 @@ The named models are nothing but expansion factors (`X3DGammas`). The paper expa
 root of 2 and prints the crops, which stand here over 112. Two things are derived and not printed: the frame stride of
 XXL, half of XL's, since the step from XL expands frame rate and depth; and its depth factor, the one (up to rounding)
 that gives all three printed numbers, 20.3 M parameters, 143.5 GMACs at the centre crop and 194.1 at the larger one.
-X2D is the network before any expansion; its shorter side is in proportion to XS. Parameters are exact for 400 classes and count the weights only, not the batch
-statistics.
+X2D is the network before any expansion; its shorter side is in proportion to XS. Parameters are exact for 400 classes
+and count the weights only, not the batch statistics.
 """
 
 from __future__ import annotations
