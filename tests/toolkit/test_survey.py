@@ -250,6 +250,8 @@ def test_the_command_writes_the_page_from_records(tmp_path: Path, monkeypatch: p
     assert result.exit_code == 0
     assert "1 of 2 models have a record" in " ".join(result.output.split())
     assert "| `x3d_xs` | verified, 2.5 MB | verified, 2.5 MB |" in (tmp_path / "zoo.md").read_text()
+    result = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+    assert json.loads(result.stdout) == [known.model_dump(mode="json")]
 
 
 def test_options_of_the_page_need_the_page() -> None:

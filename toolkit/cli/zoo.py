@@ -45,7 +45,7 @@ def command(
     PATTERN chooses names, with wildcards: 'movinet_a?_stream'.
 
     With --markdown every model of PATTERN is converted to all targets in fp32 and int8 and verified, which takes minutes for each;
-    a model that has a record already is left out, so an interrupted run goes on where it was.
+    a model that has a record already is left out, so an interrupted run goes on where it was. With --json, the records are printed.
     """
     from mvtool.zoo import registry
 
@@ -57,7 +57,7 @@ def command(
     if not markdown and (records or out or builds or recorded):
         raise UsageError("--records, --out, --builds and --recorded belong to --markdown; add it.")
     if markdown:
-        _survey([] if recorded else found, records or Path("docs/zoo"), out, builds)
+        _survey([] if recorded else found, records or Path("docs/zoo"), out, builds, as_json)
         return
     if as_json:
         console.print_json([_record(entry) for entry in found])
@@ -79,7 +79,7 @@ def command(
     console.stdout().print(listing)
 
 
-def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds: Path | None) -> None:
+def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds: Path | None, as_json: bool) -> None:
     """Survey the chosen models, and write the page of all of them."""
     from mvtool.files import write_atomic
     from mvtool.survey import Survey, macs_of
@@ -97,7 +97,10 @@ def _survey(chosen: Sequence[ModelEntry], folder: Path, out: Path | None, builds
     text = page(entries, known, macs, folder.name)
     target = out or folder.with_suffix(".md")
     write_atomic(target, text.encode())
-    console.stdout().print(f"{target}: {len(known)} of {len(entries)} models have a record.")
+    if as_json:
+        console.print_json([record.model_dump(mode="json") for record in known.values()])
+    else:
+        console.stdout().print(f"{target}: {len(known)} of {len(entries)} models have a record.")
     if broken:
         raise ConversionError(
             f"{', '.join(broken)} ended with an unexpected error and got no record; the others did. Run the same command "

@@ -126,13 +126,16 @@ class ModelEntry:
         """Frames of one call as published: a step of a stream, the clip of anything else."""
         return self.frames_per_step if self.stream else self.frames
 
-    def build(self, num_classes: int | None = None, frames: int | None = None, **options: object) -> nn.Module:
+    def build(
+        self, num_classes: int | None = None, frames: int | None = None, batch_size: int = 1, **options: object
+    ) -> nn.Module:
         """Build the module in evaluation mode with fresh weights.
 
         Args:
             num_classes: Width of the logits, `self.num_classes` if not given.
             frames: Frames per call, `self.frames_per_call` if not given.
-            options: Passed to the factory, for MoViNets `resolution`, `batch_size`, `gate`, `head_activation`.
+            batch_size: N of the state of a stream; a network without state takes any N.
+            options: Passed to the factory, for MoViNets `resolution`, `gate`, `head_activation`.
 
         Raises:
             MissingExtraError: PyTorch is not installed.
@@ -149,6 +152,8 @@ class ModelEntry:
         module_name, _, function = self.factory.partition(":")
         factory = getattr(importlib.import_module(module_name), function)
         arguments = {"resolution": self.resolution, **self.arguments, **options}
+        if self.stream:
+            arguments["batch_size"] = batch_size
         if self.builds_for_frames:
             arguments["frames"] = frames
         module: nn.Module = factory(num_classes=classes, **arguments)

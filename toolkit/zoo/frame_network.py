@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvtool.errors import UsageError
 from mvtool.zoo.temporal_shift import ShiftKind, Shifts, Size
+from mvtool.zoo.video_shape import check_video
 
-RGB = 3
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "relu6": functional.relu6,
@@ -139,14 +138,11 @@ class FrameNetwork(nn.Module):
         count, kind = (None, None) if self.shifts is None else (self.shifts.count, self.shifts.kind)
         clips = count if kind is ShiftKind.ONE_SIDED else None
         frames = count if kind is ShiftKind.TWO_SIDED else None
-        expected = (clips, RGB, frames, *self.resolution)
-        if len(shape) == 5 and all(want in (None, got) for got, want in zip(shape, expected, strict=True)):
-            return
-        wanted = ", ".join("any" if size is None else str(size) for size in expected)
-        raise UsageError(
-            f"{self.title} got a video of shape {shape}, expected (N, C, T, H, W) = ({wanted}). Build it with another "
-            "`resolution`, `batch_size` (streams) or number of frames (clips with a two-sided shift), or resize the video."
+        remedy = (
+            "Build it with another `resolution`, `batch_size` (streams) or number of frames (clips with a two-sided "
+            "shift), or resize the video"
         )
+        check_video(self.title, shape, batch=clips, frames=frames, size=self.resolution, remedy=remedy)
 
 
 def _frames_first(video: Tensor) -> Tensor:

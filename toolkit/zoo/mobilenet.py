@@ -16,10 +16,11 @@ from torch.nn import functional
 from mvtool.errors import SourceError
 from mvtool.streaming import Gate
 from mvtool.streaming.padding import same_size
-from mvtool.zoo.frame_network import ACTIVATIONS, RGB, ConvNorm, FrameNetwork, Norm
+from mvtool.zoo.frame_network import ACTIVATIONS, ConvNorm, FrameNetwork, Norm
 from mvtool.zoo.mobilenet_config import Architecture, Row
 from mvtool.zoo.mobilenet_v3_table import ARCHITECTURES
 from mvtool.zoo.temporal_shift import Shifts, Size
+from mvtool.zoo.video_shape import RGB
 from mvtool.zoo.widths import make_divisible
 
 EXCITE_RATIO = 4

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mvtool.errors import UsageError
 from mvtool.streaming import Clock, CumulativeMean, FrameClock, Gate, PositionalEncoding, SqueezeExcite
 from mvtool.zoo.movinet_config import MoViNetConfig
 from mvtool.zoo.movinet_layers import ConvNorm, InvertedBottleneck, bottlenecks
+from mvtool.zoo.video_shape import RGB, check_video
 
-RGB = 3
 LAST_DENSE_STD = 0.01
 """Standard deviation of the last dense layer at the start of training (Model Garden)."""
 
@@ -119,15 +118,10 @@ class MoViNet(nn.Module):
         return [layer.excite for layer in self.layers()]
 
     def _check(self, video: Tensor) -> None:
-        batch = self.config.batch_size if self.clock is not None else video.shape[0]
-        expected = (batch, RGB, *self.config.resolution)
-        got = tuple(video.shape)
-        if len(got) != 5 or (*got[:2], *got[3:]) != expected:
-            raise UsageError(
-                f"MoViNet {self.config.architecture.name} got a video of shape {got}, expected (N, C, T, H, W) = "
-                f"({expected[0]}, {RGB}, any, {expected[2]}, {expected[3]}). Build it with another `resolution` "
-                "or `batch_size`, or resize the video."
-            )
+        batch = self.config.batch_size if self.clock is not None else None
+        remedy = "Build it with another `resolution` or `batch_size`, or resize the video"
+        name = f"MoViNet {self.config.architecture.name}"
+        check_video(name, tuple(video.shape), batch=batch, size=self.config.resolution, remedy=remedy)
 
     def _initialise(self) -> None:
         for module in self.modules():

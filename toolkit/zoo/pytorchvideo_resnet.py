@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mvtool.errors import SourceError, UsageError
+from mvtool.errors import SourceError
 from mvtool.zoo.conv_norm import ConvNorm
 from mvtool.zoo.pytorchvideo_resnet_table import ROWS, Row, Stage
+from mvtool.zoo.video_shape import RGB, check_video
 
-RGB = 3
 STEM_WIDTH = 64
 EXPANSION = 4
 """Output of a bottleneck over its inner width."""
@@ -84,6 +84,7 @@ class PyTorchVideoResNet(nn.Module):
 
     def __init__(self, row: Row, num_classes: int) -> None:
         super().__init__()
+        self.name = row.name
         self.stem = Stem(pool=row.max_pool)
         widths = [STEM_WIDTH, *(EXPANSION * stage.inner for stage in row.stages)]
         self.stages = nn.Sequential(*map(_blocks, widths, row.stages))
@@ -103,8 +104,7 @@ class PyTorchVideoResNet(nn.Module):
         Raises:
             UsageError: The shape is no clip.
         """
-        if video.ndim != 5 or video.shape[1] != RGB:
-            raise UsageError(f"Got a video of shape {tuple(video.shape)}, expected (N, {RGB}, T, H, W): RGB.")
+        check_video(self.name, tuple(video.shape))
         pooled = self.stages(self.stem(video)).mean((2, 3, 4))
         if self.training:
             pooled = self.dropout(pooled)

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvtool.errors import UsageError
 from mvtool.zoo.conv_norm import ConvNorm
 from mvtool.zoo.r2plus1d_table import STAGES, STEM_INNER, STEM_WIDTH, Stage, inner_width
+from mvtool.zoo.video_shape import RGB, check_video
 
-RGB = 3
 LAST_DENSE_STD = 0.01
 """Standard deviation of the dense layer at the start of training (torchvision)."""
 Size = tuple[int, int]
@@ -121,10 +120,7 @@ class R2Plus1D(nn.Module):
         Raises:
             UsageError: The shape is no clip of RGB frames.
         """
-        if video.ndim != 5 or video.shape[1] != RGB:
-            raise UsageError(
-                f"R(2+1)D got a video of shape {tuple(video.shape)}, expected (N, {RGB}, T, H, W); put the axes in this order."
-            )
+        check_video("R(2+1)D", tuple(video.shape))
         x = functional.relu(self.stem(video))
         for block in self.blocks():
             x = block(x)
@@ -143,13 +139,12 @@ class R2Plus1D(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
 
-def build(*, num_classes: int = 400, resolution: int | Sequence[int], batch_size: int = 1) -> R2Plus1D:
+def build(*, num_classes: int = 400, resolution: int | Sequence[int]) -> R2Plus1D:
     """Build R(2+1)D-18 in evaluation mode, with fresh weights.
 
     Args:
         num_classes: Width of the logits.
         resolution: Height and width; the module takes any, so this is not kept.
-        batch_size: N; the module takes any, so this is not kept.
     """
-    del resolution, batch_size
+    del resolution
     return R2Plus1D(R2Plus1DConfig(num_classes)).eval()

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvtool.streaming.padding import same_size
-from mvtool.zoo.frame_network import RGB, ConvNorm, FrameNetwork
+from mvtool.zoo.frame_network import ConvNorm, FrameNetwork
 from mvtool.zoo.temporal_shift import Shifts, Size
+from mvtool.zoo.video_shape import RGB
 
 STEM = 64
 EXPANSION = 4

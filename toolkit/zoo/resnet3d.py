@@ -27,8 +27,8 @@ from mvtool.errors import SourceError, UsageError
 from mvtool.streaming import Clock, CumulativeMean, FrameClock, StreamConv3d, StreamMaxPool3d
 from mvtool.zoo.resnet3d_layers import Bottleneck, ConvNorm, Place, SelfGating, Size
 from mvtool.zoo.resnet3d_table import EXPANSION, STAGES, STEM, Stage, Stem
+from mvtool.zoo.video_shape import RGB, check_video
 
-RGB = 3
 TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of a unit normal cut at two standard deviations, which Keras' VarianceScaling divides by."""
 GATING_STD = 0.01
@@ -152,15 +152,18 @@ class ResNet3D(nn.Module):
         return channels
 
     def _check(self, video: Tensor) -> None:
-        stream, got = self.clock is not None, tuple(video.shape)
-        batch = self.config.batch_size if stream else got[0]
-        step, frames = (self.step, f"a multiple of {self.step}") if stream else (1, "any")
-        expected = (batch, RGB, *self.config.resolution)
-        if len(got) != 5 or (*got[:2], *got[3:]) != expected or got[2] == 0 or got[2] % step:
+        stream = self.clock is not None
+        check_video(
+            "ResNet3D",
+            tuple(video.shape),
+            batch=self.config.batch_size if stream else None,
+            size=self.config.resolution,
+            remedy="Build it with another `resolution` or `batch_size`, or resize the video",
+        )
+        if stream and video.shape[2] % self.step:
             raise UsageError(
-                f"ResNet3D got a video of shape {got}, expected (N, C, T, H, W) = "
-                f"({batch}, {RGB}, {frames}, {expected[2]}, {expected[3]}). Build it with another `resolution` or "
-                "`batch_size`, resize the video, or give whole steps."
+                f"A ResNet3D stream got {video.shape[2]} frames, expected a multiple of {self.step}: one step takes "
+                f"{self.step} frames. Give whole steps."
             )
 
     def _initialise(self) -> None:

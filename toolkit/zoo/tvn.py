@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvtool.errors import SourceError, UsageError
+from mvtool.errors import SourceError
 from mvtool.streaming import Activation, ExciteType, Gate, SameAveragePool, SameMaxPool, SqueezeExcite
 from mvtool.streaming.padding import pad_same, same_size
 from mvtool.zoo.tvn_table import ARCHITECTURES, CLASSES, Act, Block
+from mvtool.zoo.video_shape import RGB, check_video
 
 Triple = tuple[int, int, int]
-RGB = 3
 DROPOUT = 0.5
 CLASSIFIER_STD = 0.01
 """Standard deviation of the dense layer at the start of training."""
@@ -256,14 +256,9 @@ class TinyVideoNet(nn.Module):
         return (logits * share).sum(1)
 
     def _check(self, video: Tensor) -> None:
-        got = tuple(video.shape)
-        if len(got) != 5 or got[1:] != (RGB, *self.input_size):
-            frames, height, width = self.input_size
-            raise UsageError(
-                f"This Tiny Video Network got a video of shape {got}, expected (N, C, T, H, W) = "
-                f"(any, {RGB}, {frames}, {height}, {width}). Build it with other `frames` or `resolution`, or resize "
-                "the video."
-            )
+        frames, height, width = self.input_size
+        remedy = "Build it with other `frames` or `resolution`, or resize the video"
+        check_video("This Tiny Video Network", tuple(video.shape), frames=frames, size=(height, width), remedy=remedy)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -281,7 +276,6 @@ def build(
     num_classes: int = CLASSES,
     resolution: int | tuple[int, int],
     frames: int,
-    batch_size: int = 1,
     activation: str | None = None,
     temporal_pool: str = TemporalPool.MEAN,
 ) -> TinyVideoNet:
@@ -292,7 +286,6 @@ def build(
         num_classes: Width of the logits.
         resolution: Height and width, or one number for both.
         frames: Frames per call.
-        batch_size: Has no effect; a network without state takes any batch.
         activation: `relu` or `hard_swish` in every block; the published ones if not given. The paper's
             "TVN-1 + swish" is `1` with `hard_swish`.
         temporal_pool: A `TemporalPool` value.

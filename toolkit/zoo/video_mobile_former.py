@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvtool.errors import UsageError
 from mvtool.zoo.conv_norm import ConvNorm
 from mvtool.zoo.video_mobile_former_attention import DynamicReLU, Former, GlobalToLocal, LocalToGlobal
 from mvtool.zoo.video_mobile_former_table import VARIANTS, Variant
+from mvtool.zoo.video_shape import RGB, check_video
 
-RGB = 3
 TOKEN_WIDTH = 128
 STEM_FRAMES = 5
 """Kernel of the stem's temporal convolution."""
@@ -166,7 +165,7 @@ class Mobile3D(nn.Module):
         Raises:
             UsageError: Not a video.
         """
-        _check(video)
+        check_video("Video Mobile-Former", tuple(video.shape))
         x = self.stem(video)
         for block in self.blocks:
             x = block(x, None)
@@ -198,7 +197,7 @@ class VideoMobileFormer(nn.Module):
         Raises:
             UsageError: Not a video.
         """
-        _check(video)
+        check_video("Video Mobile-Former", tuple(video.shape))
         x = self.stem(video)
         tokens = self.tokens.unsqueeze(0).expand(video.shape[0], -1, -1)
         for block in self.blocks:
@@ -209,14 +208,6 @@ class VideoMobileFormer(nn.Module):
 
 def _last(variant: Variant) -> int:
     return int(variant.width * 2 ** (len(variant.blocks) - 1))
-
-
-def _check(video: Tensor) -> None:
-    if video.dim() != 5 or video.shape[1] != RGB:
-        raise UsageError(
-            f"Video Mobile-Former got a video of shape {tuple(video.shape)}, expected (N, {RGB}, T, H, W). Put the "
-            "channels second and the frames third."
-        )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -233,7 +224,6 @@ def build(
     variant: str,
     num_classes: int = 400,
     resolution: int | tuple[int, int] | None = None,
-    batch_size: int = 1,
     tokens: int | None = None,
     expansion: float | None = None,
 ) -> VideoMobileFormer | Mobile3D:
@@ -243,7 +233,6 @@ def build(
         variant: `560m`, `1g`, `2g` or `5g`.
         num_classes: Width of the logits.
         resolution: Has no effect; the layers take any size.
-        batch_size: Has no effect; a network without state takes any batch.
         tokens: Number of tokens, 6 if not given; 0 for Mobile3D.
         expansion: Channels inside a block over those of its output, the table's if not given; 2.25 gives 2G as
             the paper prints it.

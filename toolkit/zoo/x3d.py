@@ -18,9 +18,9 @@ from torch.nn import functional
 from mvtool.errors import SourceError, UsageError
 from mvtool.streaming import Activation, ExciteType, Gate, SqueezeExcite
 from mvtool.zoo.conv_norm import ConvNorm
+from mvtool.zoo.video_shape import RGB, check_video
 from mvtool.zoo.x3d_config import HeadPool, Stage, X3DConfig, X3DGammas, expanded
 
-RGB = 3
 STEM_FRAMES = 5
 HEAD_WIDTH = 2048
 EXCITE_EVERY = 2
@@ -165,8 +165,7 @@ class X3D(nn.Module):
         return logits
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 5 or shape[1] != RGB:
-            raise UsageError(f"X3D got a video of shape {shape}, expected (N, {RGB}, T, H, W): RGB, channels first.")
+        check_video("X3D", shape)
         smallest = (self.config.frames, self.config.resolution, self.config.resolution)
         if self.config.head_pool is HeadPool.POSITIONS and any(a < b for a, b in zip(shape[2:], smallest, strict=True)):
             raise UsageError(

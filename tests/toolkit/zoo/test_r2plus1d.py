@@ -123,7 +123,9 @@ def test_any_size_can_go_in(shape: tuple[int, ...]) -> None:
 
 
 def test_wrong_inputs_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"got a video of shape \(1, 8, 3, 32, 32\), expected \(N, 3, T, H, W\)"):
+    with pytest.raises(
+        UsageError, match=r"got a video of shape \(1, 8, 3, 32, 32\), expected .* = \(any, 3, any, any, any\)"
+    ):
         tiny()(torch.zeros(1, 8, 3, 32, 32))
     with pytest.raises(SourceError, match="cannot take pictures of 16x16"):
         ENTRY.build(resolution=16)

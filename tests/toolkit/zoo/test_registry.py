@@ -74,6 +74,17 @@ def test_unknown_options_are_refused() -> None:
         registry.get("movinet_a0_stream").build(gate="soft")
 
 
+@pytest.mark.parametrize("entry", registry.entries(), ids=lambda entry: entry.name)
+def test_every_entry_builds_for_any_batch(entry: ModelEntry) -> None:
+    """A stream's states have the batch first; networks without state take any."""
+    with torch.device("meta"):
+        model = entry.build(batch_size=3)
+    states = [model.get_buffer(name) for name in stream_state(model)]
+    batched = [state for state in states if state.ndim > 1]
+    assert bool(batched) == entry.stream
+    assert all(state.shape[0] == 3 for state in batched)
+
+
 def test_duplicate_names_are_refused() -> None:
     with pytest.raises(SourceError, match=f"Two models of the zoo are called {MOVINETS[0].name!r}"):
         _table(MOVINETS, MOVINETS[:1])

@@ -232,11 +232,14 @@ def test_capture_finds_the_states_and_rolls_alike() -> None:
 
 
 def test_wrong_shapes_are_refused() -> None:
-    message = r"got a video of shape \(1, 3, {frames}, 40, 37\), expected .* \(1, 3, a multiple of 4, 40, 37\)"
-    for frames in (0, 2, 6):
-        with pytest.raises(UsageError, match=message.format(frames=frames)):
+    for frames in (2, 6):
+        with pytest.raises(UsageError, match=rf"got {frames} frames, expected a multiple of 4"):
             tiny()(video(frames))
-    with pytest.raises(UsageError, match=r"expected .* \(1, 3, any, 40, 37\)"):
+    with pytest.raises(
+        UsageError, match=r"got a video of shape \(1, 3, 0, 40, 37\), expected .* \(1, 3, any, 40, 37\)"
+    ):
+        tiny()(video(0))
+    with pytest.raises(UsageError, match=r"expected .* \(any, 3, any, 40, 37\)"):
         tiny(causal=False)(torch.zeros(1, 3, 2, 40, 36))
     with pytest.raises(UsageError, match=r"got a video of shape \(2, 3, 4, 40, 37\)"):
         tiny()(video(4, batch=2))

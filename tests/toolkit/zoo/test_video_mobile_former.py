@@ -263,7 +263,7 @@ def test_training_reaches_every_weight() -> None:
 def test_what_it_cannot_take_is_refused() -> None:
     with pytest.raises(SourceError, match="takes multiples of 8, 8 or more; published is 64"):
         registry.get("video_mobile_former_560m").build(frames=12)
-    with pytest.raises(UsageError, match=r"shape \(3, 8, 32, 32\), expected \(N, 3, T, H, W\)"):
+    with pytest.raises(UsageError, match=r"shape \(3, 8, 32, 32\), expected .* = \(any, 3, any, any, any\)"):
         tiny()(torch.zeros(3, 8, 32, 32))
     with pytest.raises(UsageError, match="got a video of shape"):
         tiny(0)(torch.zeros(1, 1, 8, 32, 32))
