@@ -8,6 +8,7 @@ other mean, division but no reciprocal, slices but no select, reshapes but no sq
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -103,19 +104,20 @@ def biases_apart(exported: ExportedProgram) -> ExportedProgram:
 
 
 def is_weight_only(node: fx.Node) -> bool:
-    """Whether a dense layer has int8 weights and a float result."""
-    weight = node.args[1]
+    """Whether a dense layer has int8 weights and computes on floats: neither reads int8 nor makes int8 at once."""
+    source, weight = node.args[:2]
     if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
         return False
-    users = list(node.users)
-    clamped = len(users) == 1 and "quantize_per_tensor" not in str(users[0].target) and _leads_to_quantize(users[0])
-    return not clamped and not (len(users) == 1 and _is_quantize(users[0]))
+    reads = isinstance(source, fx.Node) and str(source.target).startswith("quantized_decomposed.dequantize_per_tensor")
+    return not (reads and _leads_to_quantize(node))
 
 
 def _leads_to_quantize(node: fx.Node) -> bool:
-    name = str(node.target)
+    """Whether a quantize alone reads the node, or a clamp of it that one kernel computes with it."""
     users = list(node.users)
-    return any(c in name for c in ("relu", "hardtanh")) and len(users) == 1 and _is_quantize(users[0])
+    if len(users) == 1 and any(clamp in str(users[0].target) for clamp in ("relu", "hardtanh")):
+        users = list(users[0].users)
+    return len(users) == 1 and _is_quantize(users[0])
 
 
 def _is_quantize(node: fx.Node) -> bool:
@@ -182,20 +184,49 @@ def _reshape(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _mean(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """The mean of a channels-last picture, or of all frames of a clip of them, as that of the last two axes."""
+    """A mean over neighbouring axes, or over all frames and positions of a clip, as that of a picture's last two axes."""
     arguments: tuple[Any, ...] = node.args
-    source, axes = arguments[0], sorted(axis % 4 for axis in arguments[1] or ())
-    if source.meta["val"].dim() != 4 or axes not in ([1, 2], [2, 3], [0, 1, 2], [0, 2, 3]):
-        return None
-    first = axes[-1] == 2
-    value = _call(graph, aten.permute.default, (source, list(TO_FIRST))) if first else source
-    value = _call(graph, aten.mean.dim, (value, [2, 3], True))
+    source = arguments[0]
+    shape, result = list(source.meta["val"].shape), list(node.meta["val"].shape)
+    axes = sorted(axis % len(shape) for axis in arguments[1] or ())
+    if len(shape) == 4 and axes in ([1, 2], [0, 1, 2]):
+        source = _call(graph, aten.permute.default, (source, list(TO_FIRST)))
+    elif len(shape) != 4 or axes not in ([2, 3], [0, 2, 3]):
+        return _mean_of_rows(graph, source, axes, result)
+    value = _call(graph, aten.mean.dim, (source, [2, 3], True))
     if len(axes) == 3:  # (T, C, 1, 1): the frames become the rows of one picture
         frames = _call(graph, aten.permute.default, (value, [2, 1, 0, 3]))
         value = _call(graph, aten.mean.dim, (frames, [2, 3], True))
+    value = _call(graph, aten.permute.default, (value, list(TO_LAST))) if axes[-1] == 2 else value
+    return value if list(value.meta["val"].shape) == result else _call(graph, aten.reshape.default, (value, result))
+
+
+def _mean_of_rows(graph: fx.Graph, source: fx.Node, axes: list[int], result: list[int]) -> fx.Node | None:
+    """The mean over neighbouring axes with others behind them: of the rows of a picture one pixel wide."""
+    shape = list(source.meta["val"].shape)
+    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+        return None
+    before, rows, behind = (
+        math.prod(part) for part in (shape[: axes[0]], shape[axes[0] : axes[-1] + 1], shape[axes[-1] + 1 :])
+    )
+    value = _call(graph, aten.reshape.default, (source, [before, rows, 1, behind]))
+    value = _call(graph, aten.permute.default, (value, list(TO_FIRST)))
+    value = _call(graph, aten.mean.dim, (value, [2, 3], True))
+    return _call(graph, aten.reshape.default, (value, result))
+
+
+def _amax(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """The largest value of a picture, as a pool of its whole size."""
+    arguments: tuple[Any, ...] = node.args
+    source, result = arguments[0], list(node.meta["val"].shape)
+    axes = sorted(axis % 4 for axis in arguments[1] or ())
+    if source.meta["val"].dim() != 4 or axes not in ([1, 2], [2, 3]):
+        return None
+    first = axes[-1] == 2
+    value = _call(graph, aten.permute.default, (source, list(TO_FIRST))) if first else source
+    value = _call(graph, aten.max_pool2d.default, (value, list(value.meta["val"].shape[2:]), [1, 1]))
     value = _call(graph, aten.permute.default, (value, list(TO_LAST))) if first else value
-    shape = list(node.meta["val"].shape)
-    return value if list(value.meta["val"].shape) == shape else _call(graph, aten.reshape.default, (value, shape))
+    return value if list(value.meta["val"].shape) == result else _call(graph, aten.reshape.default, (value, result))
 
 
 def _select(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
@@ -237,6 +268,7 @@ def _whole_number(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 WRITERS: dict[str, Writer] = {
     **dict.fromkeys(("add", "sub", "mul", "rsub", "remainder"), _whole_number),
+    "amax": _amax,
     "mean": _mean,
     "select": _select,
     "silu": _silu,

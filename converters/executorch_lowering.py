@@ -177,8 +177,8 @@ def _partitioner() -> Any:
         """Dense layers of the vector path: XNNPACK has float kernels with int8 weights, the exporter no pattern."""
 
         def get_deps(self, node: Any, program: Any) -> tuple[bool, list[Any]]:
-            weight, readers = node.args[1], list(node.users)
-            if not marks.is_dequant(weight) or (len(readers) == 1 and marks.is_quant(readers[0])):
+            source, weight = node.args[:2]
+            if not marks.is_dequant(weight) or marks.is_dequant(source):
                 return super().get_deps(node, program)  # type: ignore[no-any-return]
             marks.tag_as_implicit_q_dq(weight)
             return True, [weight, *weight.all_input_nodes]

@@ -17,6 +17,11 @@ from mvtool.quantization.calibration import Range, affine
 from mvtool.quantization.policy import (
     CLAMP_OPERATORS,
     FLOAT_FORMS,
+    PRODUCTS,
+    ROOTS,
+    SCORE_OPERATORS,
+    SOFTMAXES,
+    STATISTIC_OPERATORS,
     TOKEN_OPERATORS,
     Kernel,
     int8_inputs,
@@ -67,7 +72,7 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
     ends = _int8_ends(program, graph)
     # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
-    int8_nodes -= updates | _token_nodes(graph)
+    int8_nodes -= updates | _token_nodes(graph) | _statistics(graph)
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
     stored = (int8_nodes | ends) - fused
     groups = _groups(program, graph, stored, int8_nodes)
@@ -180,7 +185,7 @@ def _float_updates(program: StreamProgram, graph: Graph) -> set[Node]:
 
 
 def _token_nodes(graph: Graph) -> set[Node]:
-    """Operators on tokens: all that attention and layer norms reach through rows, and movement that leads to rows.
+    """Operators on tokens: all that attention and layer norms reach through rows, movement that leads to rows, and scores.
 
     A convolution is no operator on tokens, whatever the shape of its picture.
     """
@@ -204,7 +209,37 @@ def _token_nodes(graph: Graph) -> set[Node]:
         return any(map(is_row, (node, *node.all_input_nodes, *node.users)))
 
     starts = [node for node in graph.nodes if operator_of(node) in TOKEN_OPERATORS and on_rows(node)]
-    return {node for start in starts for node in _reached(start, neighbours)}
+    return {node for start in starts for node in _reached(start, neighbours)} | _scores(graph)
+
+
+def _scores(graph: Graph) -> set[Node]:
+    """What stands between a product of attention and its softmax."""
+    products = [node for node in graph.nodes if operator_of(node) in PRODUCTS]
+    softmaxes = [node for node in graph.nodes if operator_of(node) in SOFTMAXES]
+    return _between(products, softmaxes, SCORE_OPERATORS)
+
+
+def _statistics(graph: Graph) -> set[Node]:
+    """What makes the deviation of a norm with one per position, as layer norms of channels have, and what it scales.
+
+    The variance is a picture there; beside it the small number that keeps the root finite is below any int8 step.
+    """
+    means = [node for node in graph.nodes if operator_of(node) == "mean"]
+    roots = [node for node in graph.nodes if operator_of(node) in ROOTS and _maps(node)]
+    scaled = {user for root in roots for user in root.users if operator_of(user) == "mul"}
+    return _between(means, roots, STATISTIC_OPERATORS) | scaled
+
+
+def _between(first: list[Node], last: list[Node], operators: frozenset[str]) -> set[Node]:
+    """Nodes on the ways from `first` to `last` that go through `operators` and movement alone."""
+
+    def passes(node: Node) -> bool:
+        operator = operator_of(node)
+        return bool(operator) and (operator in operators or kernel_of(operator) is Kernel.CARRY)
+
+    ahead = {node for start in first for node in _reached(start, lambda n: filter(passes, n.users))}
+    behind = {node for end in last for node in _reached(end, lambda n: filter(passes, n.all_input_nodes))}
+    return ahead & behind
 
 
 def _reached(start: Node, neighbours: Callable[[Node], Iterable[Node]]) -> set[Node]:

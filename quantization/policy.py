@@ -92,6 +92,13 @@ TOKEN_OPERATORS = frozenset(
 """Operators whose rows are tokens: products of attention, layer norm, and what a layer norm becomes. None has an int8 kernel,
 and what stands between them is small or centred so close to 0 that XNNPACK refuses the scales of its sums. A softmax alone
 makes no tokens: it may stand at the end of any network."""
+SCORE_OPERATORS = frozenset({"add", "sub", "mul", "div", "masked_fill", "where", "tanh", "clamp"})
+"""Operators beside movement that stand between a product of attention and its softmax; heads may be on a fourth axis there."""
+SOFTMAXES = frozenset({"softmax", "_softmax"})
+PRODUCTS = frozenset({"bmm", "matmul"})
+STATISTIC_OPERATORS = frozenset({"mean", "sub", "mul", "add"})
+"""Operators beside movement that stand between the mean of a norm and its root."""
+ROOTS = frozenset({"rsqrt", "sqrt"})
 
 
 def kernel_of(operator: str) -> Kernel:
@@ -122,17 +129,17 @@ def is_feature_map(shape: Sequence[int]) -> bool:
 
 
 def is_rows(shape: Sequence[int]) -> bool:
-    """Whether a tensor may hold tokens: several rows of several values in three axes, or as a picture of height 1, which
-    some forms of a layer norm are.
+    """Whether a tensor may hold tokens: several rows of several values in two or three axes, or as a picture of height 1,
+    which some forms of a layer norm are.
 
     Examples:
-        >>> is_rows((1, 6, 128)), is_rows((1, 6, 1, 128)), is_rows((1, 128, 8, 8)), is_rows((1, 128))
-        (True, True, False, False)
-        >>> is_rows((1, 128, 1)), is_rows((1, 128, 1, 1))
-        (False, False)
+        >>> is_rows((1, 6, 128)), is_rows((6, 1, 128)), is_rows((6, 128)), is_rows((1, 6, 1, 128))
+        (True, True, True, True)
+        >>> is_rows((1, 128)), is_rows((1, 128, 1)), is_rows((1, 128, 1, 1)), is_rows((1, 128, 8, 8))
+        (False, False, False, False)
     """
-    if len(shape) == 3:
-        return min(shape[1:]) > 1
+    if len(shape) in (2, 3):
+        return shape[-1] > 1 and math.prod(shape[:-1]) > 1
     return len(shape) == 4 and shape[0] == shape[2] == 1 and min(shape[1], shape[3]) > 1
 
 

@@ -8,7 +8,7 @@ are those whose one-operator int8 models were fully delegated (ai-edge-litert 2.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,10 @@ CLAMPS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 
 TOKENS = frozenset({"BATCH_MATMUL", "RSQRT"})
 """Operators whose rows are tokens: products of attention, and what a layer norm becomes."""
+SCORES = CARRY | {"ADD", "SUB", "MUL", "DIV", "SELECT", "SELECT_V2", "TANH", "MAXIMUM", "MINIMUM"}
+"""Operators that stand between a product of attention and its softmax; heads may be on a fourth axis there."""
+STATISTICS = CARRY | {"MEAN", "SUM", "SUB", "MUL", "ADD", "SQUARED_DIFFERENCE"}
+"""Operators that stand between the mean of a norm and its root."""
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 HAS_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
@@ -88,7 +92,7 @@ def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tupl
     left: Counter[str] = Counter()
     # State by state: one layer's mean leads to the next layer's, through all that lies between.
     updates = {operator for before, after in float_states for operator in _update(graph, before, after)}
-    kept = updates | _token_operators(graph)
+    kept = updates | _token_operators(graph) | _statistics(graph)
     for operator in graph.operators:
         if id(operator) in kept:
             continue
@@ -136,8 +140,48 @@ def _token_operators(graph: Graph) -> set[int]:
         results = [int(t) for o in operator.outputs for reader in readers.get(int(o), ()) for t in reader.outputs]
         return any(is_rows(graph.shape(t)) for t in (*data_tensors(graph, operator), *results))
 
-    todo = [operator for operator in graph.operators if graph.kind(operator) in TOKENS and on_rows(operator)]
-    found = {id(operator) for operator in todo}
+    starts = [operator for operator in graph.operators if graph.kind(operator) in TOKENS and on_rows(operator)]
+    return _reached(starts, neighbours) | _score_operators(graph)
+
+
+def _score_operators(graph: Graph) -> set[int]:
+    """Identities of what stands between a product of attention and its softmax."""
+    products = [operator for operator in graph.operators if graph.kind(operator) == "BATCH_MATMUL"]
+    softmaxes = [operator for operator in graph.operators if graph.kind(operator) == "SOFTMAX"]
+    return _between(graph, products, softmaxes, SCORES)
+
+
+def _statistics(graph: Graph) -> set[int]:
+    """Identities of what makes the deviation of a norm with one per position, and of what it scales; see `plan`."""
+    means = [operator for operator in graph.operators if graph.kind(operator) in ("MEAN", "SUM")]
+    roots = [
+        operator
+        for operator in graph.operators
+        if graph.kind(operator) in ("RSQRT", "SQRT") and is_feature_map(graph.shape(int(operator.outputs[0])))
+    ]
+    readers = graph.readers()
+    scaled = [r for root in roots for r in readers.get(int(root.outputs[0]), ()) if graph.kind(r) in ("MUL", "DIV")]
+    return _between(graph, means, roots, STATISTICS) | {id(operator) for operator in scaled}
+
+
+def _between(graph: Graph, first: list[Any], last: list[Any], kinds: frozenset[str]) -> set[int]:
+    """Identities of the operators on the ways from `first` to `last` that go through `kinds` alone."""
+    readers, writers = graph.readers(), graph.writers()
+
+    def after(operator: Any) -> list[Any]:
+        found = [reader for t in operator.outputs for reader in readers.get(int(t), ())]
+        return [other for other in found if graph.kind(other) in kinds]
+
+    def before(operator: Any) -> list[Any]:
+        found = [writers[t] for t in data_inputs(graph, operator) if t in writers]
+        return [other for other in found if graph.kind(other) in kinds]
+
+    return _reached(first, after) & _reached(last, before)
+
+
+def _reached(starts: list[Any], neighbours: Callable[[Any], list[Any]]) -> set[int]:
+    """Identities of `starts` and of all operators that `neighbours` leads to."""
+    todo, found = list(starts), {id(operator) for operator in starts}
     while todo:
         new = [other for other in neighbours(todo.pop()) if id(other) not in found]
         found.update(map(id, new))

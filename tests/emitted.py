@@ -8,7 +8,7 @@ from mvtool.build import artifact_file_name
 from mvtool.converters.jobs import Job
 from mvtool.converters.lowering import lower
 from mvtool.converters.recipe import recipe_for
-from mvtool.converters.targets import EMITTERS
+from mvtool.converters.targets import EMITTERS, Emitted
 from mvtool.ports import Precision, Runtime
 from mvtool.program import StreamProgram
 from mvtool.quantization.shared import save_shared
@@ -36,6 +36,11 @@ class Quiet:
 
 def write(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> Path:
     """Emit one artifact in this process."""
+    return emitted(program, target, precision, folder)[0]
+
+
+def emitted(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> tuple[Path, Emitted]:
+    """Emit one artifact in this process; the file, and what its emitter says of it."""
     shared = folder / "shared"
     if precision is Precision.INT8:
         save_shared(program, load_calibration(None, program.info, program.inputs), shared)
@@ -49,5 +54,4 @@ def write(program: StreamProgram, target: Runtime, precision: Precision, folder:
         calibration=str(shared),
         simulation=str(folder / "simulation"),
     )
-    EMITTERS[target](job, lower(program, recipe_for(target, precision)), Quiet())  # type: ignore[arg-type]
-    return output
+    return output, EMITTERS[target](job, lower(program, recipe_for(target, precision)), Quiet())  # type: ignore[arg-type]

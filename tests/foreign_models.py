@@ -257,6 +257,53 @@ class TokenMemory(nn.Module):
         return self.head(mixed.mean((2, 3)))
 
 
+class WindowTransformer(nn.Module):
+    """A causal transformer over the newest frames: PyTorch's own encoder layer, then heads on a fourth axis."""
+
+    window: Tensor
+
+    def __init__(self, width: int = 16, remembered: int = 4, heads: int = 2, classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, width // 2, 3, stride=2, padding=1), nn.GroupNorm(2, width // 2)
+        self.embed = nn.Linear(width, width)
+        self.encoder = nn.TransformerEncoderLayer(width, heads, 2 * width, batch_first=True, activation="gelu")
+        self.packed, self.heads = nn.Linear(width, 3 * width), heads
+        self.head = nn.Linear(width, classes)
+        self.register_buffer("window", torch.zeros(1, remembered, width))
+
+    def forward(self, frame: Tensor) -> Tensor:
+        seen = F.relu(self.norm(self.stem(frame)))
+        newest = self.embed(torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1)).unsqueeze(1)
+        self.window.copy_(torch.cat([self.window[:, 1:], newest], 1))
+        hidden = nn.Transformer.generate_square_subsequent_mask(self.window.shape[1])
+        rows = self.encoder(self.window, src_mask=hidden)
+        _, count, width = rows.shape
+        packed = self.packed(rows).reshape(1, count, 3, self.heads, width // self.heads)
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        weights = scores.masked_fill(hidden < 0, -torch.inf).softmax(-1)
+        rows = rows + (weights @ value).transpose(1, 2).reshape(rows.shape)
+        return self.head(rows.mean(1))
+
+
+class ChannelNorms(nn.Module):
+    """Clips of four frames through a block of depthwise convolution, layer norm of the channels, and dense layers of them."""
+
+    def __init__(self, width: int = 12, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(3, width, (1, 4, 4), stride=(1, 4, 4))
+        self.depthwise = nn.Conv3d(width, width, 3, padding=1, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        seen = self.stem(clip)
+        inner = self.norm(self.depthwise(seen).permute(0, 2, 3, 4, 1))
+        seen = seen + self.narrow(F.gelu(self.widen(inner))).permute(0, 4, 1, 2, 3)
+        return self.head(seen.mean((2, 3, 4)))
+
+
 @dataclass(frozen=True)
 class ForeignModel:
     """A model with what a user would tell `mvtool convert` about it.
@@ -320,5 +367,7 @@ FOREIGN_MODELS: tuple[ForeignModel, ...] = (
         "switched_mean", SwitchedMean, (InputSpec("x", (1, 12)), InputSpec("again", (1,), "bool")), ("age", "mean")
     ),
     ForeignModel("token_memory", TokenMemory, (InputSpec(None, (1, 3, 16, 16)),), ("tokens",)),
+    ForeignModel("window_transformer", WindowTransformer, (InputSpec(None, (1, 3, 16, 16)),), ("window",)),
+    ForeignModel("channel_norms", ChannelNorms, (InputSpec(None, (1, 3, 4, 16, 16)),), ()),
     ForeignModel("background", Background, (InputSpec(None, (1, 3, 10, 10)),), ("background", "previous")),
 )

@@ -1,7 +1,7 @@
 """4D forms of normalizations, and of the activation with a learned slope.
 
 Every normalization is `(x - mean) / sqrt(variance + eps) * weight + bias`; they differ in the cells that one
-mean goes over. The variance is that of the differences, as numerically safe as PyTorch's own. Pictures and
+mean goes over. The variance is that of the differences, as numerically safe as PyTorch's own. Layer norms of pictures and
 vectors keep the operator, which every runtime takes; ExecuTorch takes it outside XNNPACK, so there it is rewritten too.
 """
 
@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from mvtool.converters.rewrites.folded import Folded
 from mvtool.converters.rewrites.rank import Constant, RankLowering, lowers
@@ -87,10 +87,7 @@ def group_norm(
     cudnn_enabled: bool = True,
 ) -> Any:
     """Over all cells of the channels of a group."""
-    if not isinstance(value, Folded):
-        return NotImplemented
-    lowering.did("group norm as means and products")
-    return _normalized(lowering, node, value, groups, weight, bias, eps)
+    return _of_channels(lowering, node, value, groups, weight, bias, eps)
 
 
 @lowers(aten.instance_norm.default)
@@ -108,36 +105,52 @@ def instance_norm(
     cudnn_enabled: bool,
 ) -> Any:
     """Over all cells of a channel: a group norm with a group per channel."""
-    if not isinstance(value, Folded) or not use_input_stats:
+    if not use_input_stats:
         return NotImplemented
-    lowering.did("instance norm as means and products")
-    return _normalized(lowering, node, value, int(value.shape[1]), weight, bias, eps)
+    return _of_channels(lowering, node, value, int(value.shape[1]), weight, bias, eps)
 
 
-def _normalized(
-    lowering: RankLowering, node: fx.Node, value: Folded, groups: int, weight: Any, bias: Any, eps: float
-) -> Folded:
-    """`value` normalized by group, times `weight` plus `bias` of each channel, both (C,) or None."""
-    frames = value.canonical()
-    frames = frames - _group_mean(frames, groups)
-    frames = frames * torch.rsqrt(_group_mean(frames * frames, groups) + eps)
+def _of_channels(
+    lowering: RankLowering, node: fx.Node, value: Any, groups: int, weight: Any, bias: Any, eps: float
+) -> Any:
+    """Normalize by group, then times `weight` plus `bias` of each channel, both (C,) or None.
+
+    A clip, held as frames (T, C, H, W), has one mean for all its frames; pictures (N, C, H, W) have one each.
+    """
+    clip = isinstance(value, Folded)
+    if not clip and not (isinstance(value, Tensor) and value.dim() == 4):
+        return NotImplemented
+    cells = [0, 2, 3] if clip else [2, 3]
+    frames = value.canonical() if clip else value
+    frames = frames - _group_mean(lowering, node, frames, groups, cells)
+    frames = frames * torch.rsqrt(_group_mean(lowering, node, frames * frames, groups, cells) + eps)
     if weight is not None:
         frames = frames * lowering.hold(f"{node.name}_weight", lambda: weight.value.reshape(1, -1, 1, 1))
     if bias is not None:
         frames = frames + lowering.hold(f"{node.name}_bias", lambda: bias.value.reshape(1, -1, 1, 1))
-    return Folded(frames)
+    lowering.did("norm of channels as means and products")
+    return Folded(frames) if clip else frames
 
 
-def _group_mean(frames: Tensor, groups: int) -> Tensor:
-    """Mean over all cells of (T, C, H, W) that a group of channels holds; (1, C, 1, 1), or (1, 1, 1, 1) for one group."""
-    channels = int(frames.shape[1])
-    if groups == 1:
-        return frames.mean([0, 1, 2, 3], True)
-    each = frames.mean([0, 2, 3], True)
+def _group_mean(lowering: RankLowering, node: fx.Node, frames: Tensor, groups: int, cells: list[int]) -> Tensor:
+    """Mean over `cells` of (T, C, H, W) and over the channels of a group.
+
+    A dense layer of ones gives every channel the mean of its group: no delegate takes `expand`.
+
+    Returns:
+        (T or 1, C, 1, 1), or (T or 1, 1, 1, 1) for one group.
+    """
+    each = frames.mean(cells, True)
+    count, channels = int(each.shape[0]), int(frames.shape[1])
     if groups == channels:
         return each
-    parts = each.reshape(1, groups, channels // groups, 1)
-    return parts.mean([2], True).expand(parts.shape).reshape(each.shape)
+    means = each.reshape(count, groups, channels // groups, 1).mean([2], True)
+    if groups == 1:
+        return means.reshape(count, 1, 1, 1)
+    members = lowering.hold(
+        f"{node.name}_members", lambda: torch.eye(groups).repeat_interleave(channels // groups, dim=0)
+    )
+    return nn.functional.linear(means.reshape(count, groups), members).reshape(each.shape)
 
 
 @lowers(aten.prelu.default)

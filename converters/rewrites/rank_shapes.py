@@ -73,6 +73,18 @@ def select(lowering: RankLowering, node: fx.Node, value: Any, dim: int, index: i
     return cut.ascending().reshape([size for a, size in enumerate(shape) if a != axis])
 
 
+@lowers(aten.unbind.int)
+def unbind(lowering: RankLowering, node: fx.Node, value: Any, dim: int = 0) -> Any:
+    """Take every entry of an axis, each as a cut and a reshape."""
+    if isinstance(value, Folded):
+        return tuple(select(lowering, node, value, dim, index) for index in range(value.shape[dim % 5]))
+    if not isinstance(value, Tensor):
+        return NotImplemented
+    axis = dim % value.dim()
+    kept = [size for a, size in enumerate(value.shape) if a != axis]
+    return tuple(aten.slice.Tensor(value, axis, i, i + 1).reshape(kept) for i in range(value.shape[axis]))
+
+
 @lowers(aten.split.Tensor, aten.chunk.default)
 def split(lowering: RankLowering, node: fx.Node, value: Any, count: int, dim: int = 0) -> Any:
     """Cut into parts of `count` (split) or into `count` parts (chunk)."""

@@ -106,7 +106,8 @@ def test_a_foreign_model_becomes_a_program_with_the_same_rollout(model: ForeignM
     assert module.training
     assert tuple(state.logical.name for state in program.states) == model.states
     assert program.rewrites[0].name == "capture"
-    assert program.rewrites[0].max_difference == 0.0
+    # PyTorch computes its encoder layer by a fused operator that no graph has.
+    assert program.rewrites[0].max_difference <= (1e-6 if model.name == "window_transformer" else 0.0)
     frames = random_inputs(program)
     expected, initial = eager_rollout(model, frames)
     for state in program.states:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from emitted import write
+from emitted import emitted, write
+from foreign_models import ChannelNorms, WindowTransformer
 from rewrite_models import Apply
 from torch import Tensor, nn
 
@@ -76,3 +77,18 @@ def test_every_runtime_takes_what_the_lowering_wrote(name: str, target: Runtime,
     (found,) = session.step(x.numpy()).values()
     assert np.abs(want).max() > 0.1
     np.testing.assert_allclose(found, want, atol=1e-4 * max(1.0, float(np.abs(want).max())))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8], ids=lambda p: p.value)
+@pytest.mark.parametrize("target", [Runtime.TFLITE, Runtime.EXECUTORCH], ids=lambda t: t.value)
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [(WindowTransformer(), "1x3x16x16"), (ChannelNorms(), "1x3x4x16x16")],
+    ids=lambda p: type(p).__name__,
+)
+def test_attention_norms_and_reductions_stay_in_one_delegate(
+    net: nn.Module, shape: str, target: Runtime, precision: Precision, tmp_path: Path
+) -> None:
+    program = capture(net.eval(), [parse_input(shape)], ModelInfo("probe"))
+    _, said = emitted(program, target, precision, tmp_path)
+    assert (said.delegation["delegates"], said.delegation.get("operators_outside", {})) == (1, {})
