@@ -11,13 +11,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mvtool.errors import ConversionError, VideoError
 from mvtool.ports import AnyArray, Preprocessing, Quantization, TensorPort, contiguous
 from mvtool.program import StreamProgram
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 Step = tuple[AnyArray, ...]
 """Logical model inputs of one call, in port order: float32, or whole numbers where the model takes them."""
@@ -173,15 +176,23 @@ def rolled(program: StreamProgram, calibration: CalibrationSet) -> Iterator[Roll
                 )
 
 
-def graph_step(program: StreamProgram) -> Callable[[Sequence[AnyArray]], list[AnyArray]]:
+def graph_step(
+    program: StreamProgram, edit: Callable[[GraphModule], None] | None = None
+) -> Callable[[Sequence[AnyArray]], list[AnyArray]]:
     """The program's graph as a function of port arrays.
 
     A captured graph takes tensors of the trained model's shapes, a lowered one those of its ports; the
     returned function always takes and gives the ports' shapes.
+
+    Args:
+        program: Captured or lowered; it is not changed.
+        edit: Changes the graph before it runs.
     """
     import torch
 
     module = program.exported.module()
+    if edit is not None:
+        edit(module)
     lowered = graph_takes_ports(program)
 
     def run(arrays: Sequence[AnyArray]) -> list[AnyArray]:

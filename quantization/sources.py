@@ -12,6 +12,7 @@ folder of .npy/.npz     one clip per file
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -33,13 +34,17 @@ MAX_CLIPS = 32
 MAX_STEPS = 100
 """Steps of one clip of a stream: ranges of a settled stream move little, and conversion time is linear in them."""
 MAX_WINDOWS = 4
-"""Clips of T frames that a model without state takes from one video."""
+"""Clips of T frames that a model without state takes from one video, or more until they hold `WINDOW_FRAMES`."""
+WINDOW_FRAMES = 64
+"""Frames that make ranges of a model of few frames: four neighbouring frames of one video are one picture."""
 
 WHOLE_TYPES = frozenset({"int32", "int64", "uint8", "bool"})
 """Types of model inputs that do not hold real numbers."""
 
 RANDOM_SEED = 20_240_229
 RANDOM_STEPS = 64
+RANDOM_VALUES = 2**24
+"""Random numbers for a model without state, so that large clips fit into memory; at least `MAX_WINDOWS` inputs."""
 
 Frames = NDArray[np.float32]
 
@@ -80,7 +85,7 @@ def clip_of_frames(frames: Iterable[Frames], port: InputPort, *, stream: bool = 
         VideoError: A frame's size is not the model's, or the input has no frame layout.
     """
     per_step = _frames_per_step(port)
-    limit = per_step * (MAX_STEPS if stream else MAX_WINDOWS)
+    limit = per_step * (MAX_STEPS if stream else max(MAX_WINDOWS, WINDOW_FRAMES // per_step))
     taken = list(itertools.islice(frames, limit))
     if not taken:
         return ()
@@ -136,9 +141,10 @@ def _bundled(info: ModelInfo, inputs: Sequence[InputPort], stream: bool) -> Cali
 
 def _random(inputs: Sequence[InputPort], stream: bool) -> CalibrationSet:
     generator = np.random.default_rng(RANDOM_SEED)
-    steps = tuple(
-        tuple(_random_input(port, generator) for port in inputs) for _ in range(RANDOM_STEPS if stream else MAX_WINDOWS)
-    )
+    values = sum(math.prod(port.logical_shape) for port in inputs)
+    windows = min(RANDOM_STEPS, max(MAX_WINDOWS, RANDOM_VALUES // max(values, 1)))
+    count = RANDOM_STEPS if stream else windows
+    steps = tuple(tuple(_random_input(port, generator) for port in inputs) for _ in range(count))
     note = (
         "Calibrated on random inputs, because the model does not take video frames: int8 ranges are a guess. "
         "Give .npy arrays of real inputs with --calibration."

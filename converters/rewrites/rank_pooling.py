@@ -22,6 +22,7 @@ from mvtool.converters.rewrites.folded import Folded, every
 from mvtool.converters.rewrites.rank import RankLowering, lowers
 from mvtool.converters.rewrites.rank_convolution import _triple
 from mvtool.errors import ConversionError
+from mvtool.ports import Runtime
 
 aten = torch.ops.aten
 
@@ -67,6 +68,12 @@ class Windows:
         first = starts.clamp(min=-border)
         last = (starts + self.kernel).clamp(max=self.size + border)
         return (last - first).float()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the padding is TensorFlow's `SAME`, which puts the odd cell after the input."""
+        needed = max(0, (self.count - 1) * self.stride + self._reach - self.size)
+        return self.extra == 0 and self.count == -(-self.size // self.stride) and self.padding == needed // 2
 
     @property
     def _reach(self) -> int:
@@ -168,15 +175,25 @@ def _refuse_dilated_ceil(node: fx.Node, axes: list[Windows]) -> None:
 def _maximum(recipe: Recipe, value: Tensor, axes: list[Windows]) -> Tensor:
     """Maximum over windows of the last two axes."""
     apart = any(axis.stride > axis.kernel for axis in axes)
-    if apart and not any(axis.padding and axis.dilation > 1 for axis in axes):
+    if apart and _takes_edges(axes):
         # XNNPACK takes no window smaller than its stride, and ExecuTorch has no operator of its own for it.
         for dim, axis in enumerate(axes, value.dim() - len(axes)):
             value = _maximum_along(recipe, value, dim, axis)
         return value
+    if recipe.target is Runtime.TFLITE and not all(axis.is_same for axis in axes) and _takes_edges(axes):
+        # TFLite pads with an operator of its own, and with minus infinity for a maximum: no delegate takes that.
+        for dim, axis in enumerate(axes, value.dim() - len(axes)):
+            value = _with_edges(value, dim, axis.padding, axis.padding + axis.extra)
+        axes = [Windows(a.size + 2 * a.padding + a.extra, a.kernel, a.stride, 0, a.dilation) for a in axes]
     kernel, stride, padding, dilation = zip(*((a.kernel, a.stride, a.padding, a.dilation) for a in axes), strict=True)
     for dim, axis in enumerate(axes, value.dim() - len(axes)):
         value = _with_edges(value, dim, 0, axis.extra)
     return aten.max_pool2d.default(value, kernel, stride, padding, dilation)  # type: ignore[no-any-return]
+
+
+def _takes_edges(axes: list[Windows]) -> bool:
+    """Whether repeated edges leave the maximum of every window as it is."""
+    return all(axis.dilation == 1 or not axis.padding for axis in axes)
 
 
 def _maximum_along(recipe: Recipe, value: Tensor, dim: int, axis: Windows) -> Tensor:

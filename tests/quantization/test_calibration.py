@@ -141,6 +141,14 @@ def test_clip_models_take_whole_windows(tmp_path: Path) -> None:
     assert [step[0].shape for step in found.clips[0]] == [(1, 3, 4, 8, 8)] * 2
 
 
+@pytest.mark.parametrize(("per_step", "windows"), [(1, 64), (4, 16), (16, 4), (20, 4)])
+def test_models_of_few_frames_take_many_windows(per_step: int, windows: int, tmp_path: Path) -> None:
+    """A few neighbouring frames are one picture, whose ranges other pictures leave."""
+    np.save(tmp_path / "clip.npy", np.zeros((90, 8, 8, 3), np.uint8))
+    port = frame_port((1, 3, per_step, 8, 8), "NCTHW")
+    assert load_calibration(tmp_path / "clip.npy", INFO, [port], stream=False).steps == windows
+
+
 def test_streams_are_rolled_long_enough(tmp_path: Path) -> None:
     np.save(tmp_path / "clip.npy", np.zeros((5, 8, 8, 3), np.uint8))
     assert load_calibration(tmp_path, INFO, [frame_port((1, 3, 8, 8), "NCHW")]).steps == STREAM_STEPS
@@ -165,6 +173,14 @@ def test_other_models_get_seeded_random_inputs_and_a_note() -> None:
     assert one.bundled
     assert "random" in one.notes[0]
     np.testing.assert_array_equal(one.clips[0][5][0], other.clips[0][5][0])
+
+
+@pytest.mark.parametrize(("size", "count"), [(4, 64), (2**20, 16), (2**25, 4)])
+def test_large_random_inputs_are_few(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvtool.quantization.sources._random_input", lambda port, generator: np.zeros(1))
+    shape = (1, size)
+    port = InputPort(name="x", position=0, shape=shape, dtype="float32", logical_shape=shape, permutation=(0, 1))
+    assert load_calibration(None, ModelInfo("m"), [port], stream=False).steps == count
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "does not exist"), ("empty", "holds no calibration data")])

@@ -56,8 +56,32 @@ class Norms(nn.Module):
         return self.slopes(torch.cat([self.group(x), self.instance(x), last], 2))
 
 
+def max_pools(x: Tensor) -> Tensor:
+    """Pools as PyTorch pads them, which is TensorFlow's way for the first only, of a clip and of pictures."""
+    parts = [
+        F.max_pool2d(x[:, :, 0] - 5, 3, 1, 1),
+        F.max_pool2d(x[:, :, 1] - 5, 3, 2, 1),
+        F.max_pool2d(x[:, :, 2] - 5, (3, 5), (3, 2), (1, 2)),
+        F.max_pool3d(x - 5, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+    ]
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+class Pooled(nn.Module):
+    """The stem of an image ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(F.max_pool2d(torch.relu(self.stem(x)), 3, 2, 1))
+        return found
+
+
 NETS: dict[str, tuple[nn.Module, str]] = {
     "ceil_mode pools": (Apply(ceil_pools), "1x2x5x9x8"),
+    "maximum pools": (Apply(max_pools), "1x2x3x8x12"),
     "own borders": (Apply(own_borders), "1x2x3x5x4"),
     "normalizations": (Norms(), "1x4x3x6x5"),
 }
@@ -86,7 +110,7 @@ def test_every_runtime_takes_what_the_lowering_wrote(name: str, target: Runtime,
     [(WindowTransformer(), "1x3x16x16"), (ChannelNorms(), "1x3x4x16x16")],
     ids=lambda p: type(p).__name__,
 )
-def test_attention_norms_and_reductions_stay_in_one_delegate(
+def test_attention_norms_and_pools_stay_in_one_delegate(
     net: nn.Module, shape: str, target: Runtime, precision: Precision, tmp_path: Path
 ) -> None:
     program = capture(net.eval(), [parse_input(shape)], ModelInfo("probe"))
