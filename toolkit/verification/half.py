@@ -142,6 +142,8 @@ def _derived(graph: Any, sources: set[Any]) -> set[Any]:
 
 
 def _operator(node: Any) -> str:
-    """`add` of `aten.add.Tensor`."""
+    """`add` of `aten.add.Tensor`; nothing of ports and weights, which may be called so too."""
+    if node.op != "call_function":
+        return ""
     name = str(node.target)
     return name.split(".")[1] if name.startswith(("aten.", "quantized_decomposed.")) else name
