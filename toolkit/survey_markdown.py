@@ -37,6 +37,8 @@ print as the notes say; all others are counted or measured. The records in
 - A cell says **verified** where the file was written and every check of `mvtool verify` held, with the signal-to-noise ratio of int8
   outputs against fp32 PyTorch at the last call; `+` after it says that operators stayed outside the runtime's delegate. *refused*:
   mvtool wrote nothing and said why. *failed*: written, and a check did not hold. *not run*: nobody tried here.
+- int8 ranges come from the bundled clip, and the pictures that verify replays are drawn, unlike anything in it: the ratios compare runtimes
+  on random networks, and say little of int8 on weights and videos that belong together.
 """
 
 
