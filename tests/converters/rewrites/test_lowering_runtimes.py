@@ -107,8 +107,8 @@ def test_every_runtime_takes_what_the_lowering_wrote(name: str, target: Runtime,
 @pytest.mark.parametrize("target", [Runtime.TFLITE, Runtime.EXECUTORCH], ids=lambda t: t.value)
 @pytest.mark.parametrize(
     ("net", "shape"),
-    [(WindowTransformer(), "1x3x16x16"), (ChannelNorms(), "1x3x4x16x16")],
-    ids=lambda p: type(p).__name__,
+    [(WindowTransformer(), "1x3x16x16"), (ChannelNorms(), "1x3x4x16x16"), (Pooled(), "1x3x24x24")],
+    ids=["window transformer", "channel norms", "padded pool"],
 )
 def test_attention_norms_and_pools_stay_in_one_delegate(
     net: nn.Module, shape: str, target: Runtime, precision: Precision, tmp_path: Path
