@@ -104,11 +104,14 @@ def biases_apart(exported: ExportedProgram) -> ExportedProgram:
 
 
 def is_weight_only(node: fx.Node) -> bool:
-    """Whether a dense layer has int8 weights and computes on floats: neither reads int8 nor makes int8 at once."""
+    """Whether a dense layer, of ATen or of the exporter's own dialect, has int8 weights and computes on floats.
+
+    Only one that reads int8 and makes int8 is an int8 kernel.
+    """
     source, weight = node.args[:2]
     if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
         return False
-    reads = isinstance(source, fx.Node) and str(source.target).startswith("quantized_decomposed.dequantize_per_tensor")
+    reads = isinstance(source, fx.Node) and "quantized_decomposed.dequantize_per_tensor" in str(source.target)
     return not (reads and _leads_to_quantize(node))
 
 
@@ -121,7 +124,7 @@ def _leads_to_quantize(node: fx.Node) -> bool:
 
 
 def _is_quantize(node: fx.Node) -> bool:
-    return str(node.target).startswith("quantized_decomposed.quantize_per_tensor")
+    return "quantized_decomposed.quantize_per_tensor" in str(node.target)
 
 
 def _name(node: fx.Node) -> str:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from mvtool.converters.executorch_graph import is_weight_only
 from mvtool.converters.executorch_xnnpack import fold_movement
 from mvtool.extras import require
 
@@ -177,9 +178,9 @@ def _partitioner() -> Any:
         """Dense layers of the vector path: XNNPACK has float kernels with int8 weights, the exporter no pattern."""
 
         def get_deps(self, node: Any, program: Any) -> tuple[bool, list[Any]]:
-            source, weight = node.args[:2]
-            if not marks.is_dequant(weight) or marks.is_dequant(source):
+            if not is_weight_only(node):
                 return super().get_deps(node, program)  # type: ignore[no-any-return]
+            weight = node.args[1]
             marks.tag_as_implicit_q_dq(weight)
             return True, [weight, *weight.all_input_nodes]
 

@@ -48,8 +48,8 @@ class ArtifactRecord(Document):
         status: `verified`: written and every check of verify holds. `failed`: written, and a check does not hold.
             `refused`: not written.
         reason: The first check that failed, or why nothing was written.
-        engine: What executed it: the runtime, or mvtool's reference evaluator where Core ML cannot run;
-            None in records made before this was written down.
+        engine: What executed it: the runtime, or mvtool's reference evaluator where Core ML cannot run; None where
+            nothing was written.
         size_bytes: Of the file or package.
         delegation: What the runtime's delegate takes, as in the build manifest.
         state_bytes: Size of all state ports, on one side of the loop.

@@ -165,7 +165,7 @@ class Mobile3D(nn.Module):
         Raises:
             UsageError: Not a video.
         """
-        check_video("Video Mobile-Former", tuple(video.shape))
+        check_video("Mobile3D", tuple(video.shape))
         x = self.stem(video)
         for block in self.blocks:
             x = block(x, None)
