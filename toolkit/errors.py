@@ -11,7 +11,13 @@
     ├── ManifestError      9   a manifest is malformed, or does not belong to the files beside it
     ├── VideoError        10   a video, image folder, camera or calibration input cannot be used
     ├── RuntimeLoadError  11   a runtime refuses to load or execute an artifact
-    └── StorageError      12   the system refuses to read or write a file
+    ├── StorageError      12   the system refuses to read or write a file
+    ├── DeviceError       13   a phone cannot be reached, is lost, or is in no state to measure
+    ├── RunnerError       14   the native benchmark runner crashed, hung, or gave no complete result
+    └── ToolchainError    15   the native benchmark runner cannot be compiled
+
+`mvtool compare` ends with 16 where something got slower, and with 17 where it was asked to be told of
+inconclusive comparisons and there are some.
 
 A message says what failed, what was got, what was expected and what to do about it.
 """
@@ -111,6 +117,24 @@ class StorageError(MvtoolError):
         where = "A file" if error.filename is None else str(error.filename)
         remedy = _REMEDIES.get(error.errno, "Check that path and the disk it is on, and try again.")
         return cls(f"{where} could not be read or written: {error.strerror}. {remedy}")
+
+
+class DeviceError(MvtoolError):
+    """A phone cannot be reached, was lost on the way, or is in no state to measure."""
+
+    exit_code: ClassVar[int] = 13
+
+
+class RunnerError(MvtoolError):
+    """The native benchmark runner crashed, hung, or gave no complete result; nothing was recorded."""
+
+    exit_code: ClassVar[int] = 14
+
+
+class ToolchainError(MvtoolError):
+    """The native benchmark runner cannot be compiled here."""
+
+    exit_code: ClassVar[int] = 15
 
 
 class MissingExtraError(MvtoolError):

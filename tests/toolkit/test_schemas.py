@@ -7,8 +7,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from bench_records import record
 from manifests import build_manifest, port_manifest
 
+from mvtool.bench.record import BENCH_SCHEMA
 from mvtool.build import BUILD_SCHEMA
 from mvtool.errors import UsageError
 from mvtool.ports import PORTS_SCHEMA
@@ -21,7 +23,13 @@ def test_published_schema_is_the_generated_one(schema: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "text"), [(PORTS_SCHEMA, port_manifest().to_json()), (BUILD_SCHEMA, build_manifest().to_json())]
+    ("schema", "text"),
+    [
+        (PORTS_SCHEMA, port_manifest().to_json()),
+        (BUILD_SCHEMA, build_manifest().to_json()),
+        (BENCH_SCHEMA, record().model_dump_json(by_alias=True)),
+    ],
+    ids=["ports", "build", "bench"],
 )
 def test_documents_fit_and_an_unknown_key_does_not(schema: str, text: str) -> None:
     document = json.loads(text)
@@ -36,6 +44,6 @@ def test_an_unknown_schema_is_refused() -> None:
             lookup("mvtool.ports/2")
 
 
-def test_write_makes_both_files(tmp_path: Path) -> None:
+def test_write_makes_all_files(tmp_path: Path) -> None:
     write(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == set(FILE_OF_SCHEMA.values())
