@@ -190,7 +190,7 @@ def _steps(
     manifest = session.manifest
     contract = manifest.preprocessing or default_preprocessing(port)
     session.reset()
-    for index, group in enumerate(_groups(frames, manifest.frames_per_step)):
+    for index, group in enumerate(grouped(frames, manifest.frames_per_step)):
         inputs = to_logical(np.stack([preprocessing.apply(contract, frame.image) for frame in group]), port)
         start = time.perf_counter()
         results = session.step(inputs)
@@ -209,7 +209,7 @@ def _steps(
         )
 
 
-def _groups(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+def grouped(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last one is filled up with its last item, so that no frame goes unseen."""
     group: list[Item] = []
     for item in items:
