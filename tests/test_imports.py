@@ -23,10 +23,15 @@ FRAMEWORKS = (
 )
 HEAVY = (*FRAMEWORKS, "numpy", "pydantic", "rich")
 LIGHT_MODULES = (
+    "mvtool.android_bench.measure",
+    "mvtool.bench.benching",
     "mvtool.build",
+    "mvtool.cli.bench",
+    "mvtool.cli.compare",
     "mvtool.cli.convert",
     "mvtool.cli.demo",
     "mvtool.cli.inspect",
+    "mvtool.cli.report",
     "mvtool.cli.run",
     "mvtool.cli.verify",
     "mvtool.cli.zoo",

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from mvtool import errors
-from mvtool.cli import INTERRUPTED, cli
+from mvtool.cli import INTERRUPTED, cli, compare
 from mvtool.errors import MvtoolError
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,8 @@ def test_exit_codes_are_those_of_the_error_tree() -> None:
         if isinstance(error, type) and issubclass(error, MvtoolError)
     }
     signals = {128 + signal.SIGHUP: "", INTERRUPTED: "", 128 + signal.SIGTERM: ""}
-    assert table == {0: "", **tree, **signals}
+    verdicts = {compare.WORSE: "", compare.INCONCLUSIVE: ""}
+    assert table == {0: "", **tree, **verdicts, **signals}
 
 
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words))
