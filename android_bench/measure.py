@@ -31,7 +31,8 @@ from mvtool.bench.subjects import Subject
 from mvtool.errors import MvtoolError, UsageError
 from mvtool.ports import Runtime
 
-JOURNAL: Final = "batch.json"
+JOURNAL: Final = ".mvtool-batch"
+"""Not a name that ends in .json, so that a pattern for records does not match it."""
 HOST: Final = "host"
 ANDROID: Final = "android"
 
@@ -249,6 +250,5 @@ def _records(out: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
         if not record.interleaved:
             found.append(report.record)
             continue
-        same = [path for path in sorted(out.glob("*.json")) if path.name != JOURNAL]
-        found += [path for path in same if Record.load(path).session == record.session]
+        found += [path for path in sorted(out.glob("*.json")) if Record.load(path).session == record.session]
     return tuple(found)

@@ -19,6 +19,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from workflow_runner import Run, evaluate, expand, holds
 
+from mvtool.errors import ManifestError
+
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 FILE = (ROOT / "docs" / "ci" / "mvtool-bench.yml").read_text(encoding="utf-8")
@@ -347,5 +349,5 @@ def test_an_error_is_no_verdict(repository: Repository) -> None:
     repository.calls()
     run, succeeded = repository.run("pull_request", "compare")
     assert not succeeded
-    assert run.statuses == {("compare", "Fetch the baseline"): 0, ("compare", "Compare"): 1}
+    assert run.statuses == {("compare", "Fetch the baseline"): 0, ("compare", "Compare"): ManifestError.exit_code}
     assert not [words for words, *_ in repository.calls() if words[:2] == ["pr", "comment"]]

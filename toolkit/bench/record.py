@@ -404,7 +404,9 @@ class Record(Document):
         except OSError as error:
             raise ManifestError(f"{path} cannot be read ({error}). Expected a record of `mvtool bench`.") from error
         except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
             raise ManifestError(
-                f"{path} is no record of a benchmark ({BENCH_SCHEMA}): {error}. Records are written by `mvtool bench`, "
-                "and are not edited."
+                f"{path} is no record of a benchmark ({BENCH_SCHEMA}): {where}: {first['msg']}. Records are written by "
+                "`mvtool bench`, and are not edited."
             ) from error
