@@ -45,9 +45,9 @@ _GONE = ".gone"
 _FOLDER = re.compile(rf"{ROOT}/{_PREFIX}[0-9a-f]{{32}}({re.escape(_GONE)})?")
 # Under its new name nothing can begin in the folder any more; a process may start another one while they are looked at.
 _REMOVE = f"""[ -e {{name}} ] && mv {{name}} {{name}}{_GONE}
-found=1
-while [ "$found" ]; do
-  found=
+found=1 looks=0
+while [ "$found" ] && [ $looks -lt 50 ]; do
+  found= looks=$((looks+1))
   for p in /proc/[0-9]*; do [ "$p/cwd" -ef {{name}}{_GONE} ] && kill -9 "${{{{p#/proc/}}}}" && found=1; done 2>/dev/null
 done
 rm -rf {{name}}{_GONE}
@@ -178,7 +178,7 @@ def remove_folder(adb: Adb, folder: str) -> bool:
     After a lost connection or a killed computer the runner goes on until its own limit of time.
 
     Raises:
-        DeviceError: The phone is gone, or a process there does not end.
+        DeviceError: The phone is gone.
     """
     name = shlex.quote(folder.removesuffix(_GONE))
     return adb.script(_REMOVE.format(name=name)).status == 0

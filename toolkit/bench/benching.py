@@ -218,6 +218,8 @@ class _Run:
             )
         with watching(self.device, self.clock, self.readings, active=request.profile is Profile.SUSTAINED):
             one.launch(self.clock, request.hang_s, self.facts.name)
+        for reading in self.readings:
+            refuse_emergency(reading)
         self._read(Moment.DURING)
 
     def _cross_check(self, one: _Contestant) -> None:

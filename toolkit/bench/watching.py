@@ -27,22 +27,19 @@ class Clock(Protocol):
 
 
 @contextmanager
-def watching(
-    device: Device, clock: Clock, readings: list[Reading], *, active: bool, every_s: float = LOOK_EVERY_S
-) -> Iterator[None]:
-    """Add a reading to `readings` every `every_s` seconds while the block runs.
+def watching(device: Device, clock: Clock, readings: list[Reading], *, active: bool) -> Iterator[None]:
+    """Add a reading to `readings` every `LOOK_EVERY_S` seconds while the block runs.
 
     Args:
         device: What is read.
         clock: Times the readings.
         readings: Grows.
         active: Without it, nothing is read.
-        every_s: Seconds between readings.
     """
     done = threading.Event()
 
     def look() -> None:
-        while not done.wait(every_s):
+        while not done.wait(LOOK_EVERY_S):
             try:
                 readings.append(device.reading(Moment.DURING, round(clock.now_s, 3)))
             except DeviceError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,20 @@ def test_a_file_that_was_changed_is_not_measured(
     change(folder / tiny_build.artifact("tflite", "fp32").file)
     with pytest.raises(ManifestError):
         subjects(folder, ["tflite"])
+
+
+def test_an_emergency_during_a_long_launch_counts_though_it_is_over(
+    tiny_build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = FakeDevice(tmp_path, readings=[{}, {"thermal_status": 6}, {}])
+    # The launch of the fake takes no time, so it is read as soon as it begins, and waits for that.
+    monkeypatch.setattr("mvtool.bench.watching.LOOK_EVERY_S", 0.0)
+
+    def until_read(result: dict[str, Any], dump: bytearray) -> None:
+        del result, dump
+        while device.events.count("reading during") < 1:
+            time.sleep(0.01)
+
+    device.damage = until_read
+    with pytest.raises(DeviceError, match="thermal status 6"):
+        measure(tiny_build, device, Request(minutes=0.001, launches=1))
