@@ -1,1 +1,1 @@
-"""Benchmarks on Android phones; empty until the harness lands."""
+"""Benchmarks by a native runner, on this machine and on Android phones over adb."""

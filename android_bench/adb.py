@@ -46,6 +46,14 @@ class Finished:
     output: str
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a file on the device holds."""
+
+    sha256: str
+    size_bytes: int
+
+
 class Adb:
     """adb for one device; every call names its serial, has a limit of time, and is killed with its group after that.
 
@@ -64,32 +72,33 @@ class Adb:
         self._interrupted = False
 
     def interrupt(self) -> None:
-        """End the call that another thread waits for, and refuse further ones until `resume`; used to stop a batch."""
+        """End the call that another thread waits for, and refuse further ones for good; used to stop a batch.
+
+        Only calls that are told to be `even_interrupted` pass: those that remove what is left on the device.
+        """
         with self._lock:
             self._interrupted = True
             running = list(self._running)
         for process in running:
             signal_group(process)
 
-    def resume(self) -> None:
-        """Allow calls again after `interrupt`, for the removal of what is left on the device."""
-        with self._lock:
-            self._interrupted = False
-
-    def script(self, text: str, timeout_s: float = ANSWER_S, what: str = "A command") -> Finished:
+    def script(
+        self, text: str, timeout_s: float = ANSWER_S, what: str = "A command", even_interrupted: bool = False
+    ) -> Finished:
         """Run a script in the device's shell to its end.
 
         Args:
             text: POSIX shell; what comes from outside must be quoted already. It reads nothing.
             timeout_s: Limit for the script and the way to the device together.
             what: Names it in error messages.
+            even_interrupted: `interrupt` neither refuses nor ends it.
 
         Raises:
             DeviceError: The device cannot be reached, or the connection was lost before the script ended.
         """
         mark = f"mvtool-{secrets.token_hex(8)}"
         remote = f"( {text}\n) </dev/null 2>&1; status=$?; echo; echo {mark}=$status"
-        ended = self._run(["shell", "-n", remote], timeout_s, what)
+        ended = self._run(["shell", "-n", remote], timeout_s, what, even_interrupted)
         output = ended.output.decode(errors="replace").replace("\r\n", "\n")
         found = re.search(rf"\n{mark}=(\d+)\n?$", output)
         if found is None:
@@ -114,19 +123,26 @@ class Adb:
         Raises:
             DeviceError: It cannot be computed there.
         """
+        found = self._content(remote, mode)
+        return None if found is None else found.sha256
+
+    def _content(self, remote: str, mode: str | None = None) -> _Content | None:
+        """What `sha256` gives, and the size, in one call."""
         name = shlex.quote(remote)
         rights = f"chmod {mode} {name} || exit;" if mode else ""
         sums = f"sha256sum {name} || toybox sha256sum {name}"
-        done = self.script(f"[ -e {name} ] || exit {_NO_FILE_STATUS}; {rights} {sums}", ANSWER_S * 4)
+        done = self.script(
+            f"[ -e {name} ] || exit {_NO_FILE_STATUS}; {rights} {{ {sums}; }} && wc -c < {name}", ANSWER_S * 4
+        )
         if done.status == _NO_FILE_STATUS:
             return None
-        found = re.search(r"\b[0-9a-f]{64}\b", done.output)
+        found = re.search(r"\b([0-9a-f]{64})\b.*\n\s*(\d+)\s*$", done.output, re.DOTALL)
         if found is None:
             raise DeviceError(
                 f"The SHA-256 of {remote} on {self.serial} could not be computed: {_short(done.output)} (status {done.status}). "
                 "Neither `sha256sum` nor `toybox sha256sum` works there; Android has one of them since version 6."
             )
-        return found[0]
+        return _Content(found[1], int(found[2]))
 
     def push(self, source: Path, remote: str, executable: bool = False) -> None:
         """Copy a file to the device, and prove that it arrived whole; what did not is removed again.
@@ -135,7 +151,7 @@ class Adb:
             DeviceError: The device is gone, refuses, or its disk is full, or the bytes differ.
         """
         expected = sha256_of(source)
-        timeout_s = ANSWER_S + source.stat().st_size / _SLOWEST_BYTES_PER_S
+        timeout_s = _copy_s(source.stat().st_size)
         what = f"The copy of {source.name} to {remote}"
         try:
             ended = self._run(["push", str(source), remote], timeout_s, what)
@@ -154,41 +170,46 @@ class Adb:
         Raises:
             DeviceError: The device is gone, refuses, or the bytes differ.
         """
-        expected = self.sha256(remote)
+        expected = self._content(remote)
         if expected is None:
             return None
+        what, timeout_s = f"The copy of {remote}", _copy_s(expected.size_bytes)
         with tempfile.TemporaryDirectory(prefix="mvtool-pull-") as folder:
             local = Path(folder) / "file"
-            ended = self._run(["pull", remote, str(local)], ANSWER_S * 4, f"The copy of {remote}")
+            ended = self._run(["pull", remote, str(local)], timeout_s, what)
             if ended.status != 0 or not local.exists():
-                raise explain(self.serial, f"The copy of {remote}", ended.status, ended.texts)
+                raise explain(self.serial, what, ended.status, ended.texts)
             data = local.read_bytes()
         got = hashlib.sha256(data).hexdigest()
-        if got != expected:
+        if got != expected.sha256:
             raise DeviceError(
-                f"{remote} on {self.serial} changed on the way: SHA-256 {got} of {len(data)} bytes here, {expected} there. "
-                "Check the cable, and run it again."
+                f"{remote} on {self.serial} changed on the way: SHA-256 {got} of {len(data)} bytes here, {expected.sha256} of "
+                f"{expected.size_bytes} bytes there. Check the cable, and run it again."
             )
         return data
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the device can be used; False if it cannot after `timeout_s`."""
+    def wait(self, timeout_s: float, even_interrupted: bool = False) -> bool:
+        """Wait until the device can be used; False if it cannot after `timeout_s`.
+
+        Args:
+            timeout_s: The longest wait.
+            even_interrupted: `interrupt` neither refuses nor ends it.
+        """
         try:
-            return self._run(["wait-for-device"], timeout_s, "Waiting").status == 0
+            return self._run(["wait-for-device"], timeout_s, "Waiting", even_interrupted).status == 0
         except DeviceError:
             return False
 
     def _check(self, remote: str, expected: str, size_bytes: int, mode: str) -> None:
-        got = self.sha256(remote, mode)
-        if got != expected:
-            size = self.shell(["wc", "-c", remote]).output.split()
+        got = self._content(remote, mode)
+        if got is None or got.sha256 != expected:
+            arrived = "no file" if got is None else f"SHA-256 {got.sha256}, {got.size_bytes} bytes"
             raise DeviceError(
-                f"{remote} on {self.serial} is not what was sent: SHA-256 {got}, {size[0] if size else 'unknown'} bytes; expected "
-                f"{expected}, {size_bytes} bytes. adb reported success. Check the cable and the phone's free space, and run "
-                "it again."
+                f"{remote} on {self.serial} is not what was sent: {arrived}; expected {expected}, {size_bytes} bytes. adb "
+                "reported success. Check the cable and the phone's free space, and run it again."
             )
 
-    def _run(self, words: list[str], timeout_s: float, what: str) -> Ended:
+    def _run(self, words: list[str], timeout_s: float, what: str, even_interrupted: bool = False) -> Ended:
         """Run `adb -s SERIAL WORDS`; a child of its own group, so that nothing of it survives.
 
         Raises:
@@ -196,10 +217,11 @@ class Adb:
         """
         command = [str(self.program), "-s", self.serial, *words]
         with self._lock:
-            if self._interrupted:
+            if self._interrupted and not even_interrupted:
                 raise DeviceError(f"{what} on {self.serial} was not started: the run was interrupted.")
             process = start_process(command, self._environment)
-            self._running.add(process)
+            if not even_interrupted:
+                self._running.add(process)
         try:
             output, errors = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
@@ -212,9 +234,14 @@ class Adb:
             with self._lock:
                 self._running.discard(process)
                 interrupted = self._interrupted
-        if interrupted:
+        if interrupted and not even_interrupted:
             raise DeviceError(f"{what} on {self.serial} was ended: the run was interrupted.")
         return Ended(process.returncode, output, errors.decode(errors="replace"))
+
+
+def _copy_s(size_bytes: int) -> float:
+    """How long a copy of so many bytes may take."""
+    return ANSWER_S + size_bytes / _SLOWEST_BYTES_PER_S
 
 
 def _short(text: str) -> str:

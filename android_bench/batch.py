@@ -65,6 +65,7 @@ class Report:
         state: How it ended.
         record: Its record, where it is done.
         message: Why there is none otherwise.
+        error: What it ended with, where it failed.
         resumed: It was done by an earlier start of the batch.
     """
 
@@ -73,6 +74,7 @@ class Report:
     state: State
     record: Path | None = None
     message: str = ""
+    error: Exception | None = None
     resumed: bool = False
 
 
@@ -166,22 +168,31 @@ class Batch:
             UsageError: Two queues, or two jobs of one queue, have one name.
         """
         _check_names(queues)
-        threads = [threading.Thread(target=self._run_queue, args=(queue,), name=queue.name) for queue in queues]
-        for thread in threads:
-            thread.start()
+        # A signal that interrupts Thread.join leaves the thread marked as ended in Python 3.11, so events are waited for.
+        ends: list[threading.Event] = []
         try:
-            for thread in threads:
-                thread.join()
+            for queue in queues:
+                ended = threading.Event()
+                threading.Thread(target=self._run_queue, args=(queue, ended), name=queue.name).start()
+                ends.append(ended)
+            for ended in ends:
+                ended.wait()
         except BaseException:
             self._stop.set()
             for queue in queues:
                 queue.interrupt()
-            for thread in threads:
-                thread.join()
+            for ended in ends:
+                ended.wait()
             raise
         return tuple(self._reports[queue.name, job.key] for queue in queues for job in queue.jobs)
 
-    def _run_queue(self, queue: Queue) -> None:
+    def _run_queue(self, queue: Queue, ended: threading.Event) -> None:
+        try:
+            self._run_jobs(queue)
+        finally:
+            ended.set()
+
+    def _run_jobs(self, queue: Queue) -> None:
         lost = ""
         for job in queue.jobs:
             record = self._journal.record_of(queue.name, job.key)
@@ -197,12 +208,12 @@ class Batch:
         try:
             record = job.run(queue.device)
         except MvtoolError as error:
-            self._finish(queue, job, Report(queue.name, job.key, State.FAILED, message=str(error)))
+            self._finish(queue, job, Report(queue.name, job.key, State.FAILED, message=str(error), error=error))
             return _lost(queue) if isinstance(error, DeviceError) else ""
         except Exception as error:  # noqa: BLE001 - a fault of one job must not end the others
             _LOG.exception("The job %s on %s ended unexpectedly.", job.key, queue.name)
             message = f"unexpected {type(error).__name__}: {error}"
-            self._finish(queue, job, Report(queue.name, job.key, State.FAILED, message=message))
+            self._finish(queue, job, Report(queue.name, job.key, State.FAILED, message=message, error=error))
             return ""
         self._finish(queue, job, Report(queue.name, job.key, State.DONE, record))
         return ""

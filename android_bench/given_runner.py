@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from mvtool.android_bench.links import BESIDE, linked_libraries
 from mvtool.bench.device import Runner
 from mvtool.errors import UsageError
 from mvtool.files import write_atomic
@@ -14,11 +15,9 @@ from mvtool.ports import Runtime
 
 # e_machine of elf.h to Android's name of the instruction set.
 _MACHINES: Final = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a", 243: "riscv64"}
-# What archives name the libraries of each runtime, the preferred one first.
-_LIBRARIES: Final = {
-    Runtime.TFLITE: ("libLiteRt.so", "libtensorflowlite_jni.so", "libtensorflowlite_c.so", "libtensorflowlite.so"),
-    Runtime.EXECUTORCH: ("libexecutorch.so", "libexecutorch_jni.so"),
-}
+# What archives name the library of TFLite, the preferred one first.
+_LIBRARIES: Final = ("libLiteRt.so", "libtensorflowlite_jni.so", "libtensorflowlite_c.so", "libtensorflowlite.so")
+_ARCHIVES: Final = (".aar", ".zip")
 _VERSION: Final = re.compile(r"-(\d+\.\d+(?:\.\d+)?(?:[.-]?\w+)?)\.(?:aar|zip)$")
 
 
@@ -32,18 +31,38 @@ def given_runner(program: Path, library: Path | None, runtime: Runtime, abi: str
         abi: The device's instruction set, for example `arm64-v8a`.
         folder: Where a library from an archive is written; it must stay until the last run.
 
+    Returns:
+        A program for ExecuTorch is linked with its library, which then lies beside it; others open theirs.
+
     Raises:
         UsageError: A file is missing, is for another instruction set, or the archive holds no such library.
     """
     _check_abi(program, abi)
+    if library is not None and runtime is Runtime.EXECUTORCH:
+        return Runner(program, None, None, _linked(library, abi, folder), dict(BESIDE))
     version = None
-    if library is not None and library.suffix in (".aar", ".zip"):
+    if library is not None and library.suffix in _ARCHIVES:
         found = _VERSION.search(library.name)
         version = found[1] if found else None
         library = _from_archive(library, runtime, abi, folder)
     if library is not None:
         _check_abi(library, abi)
     return Runner(program=program, library=library, library_version=version)
+
+
+def _linked(library: Path, abi: str, folder: Path) -> tuple[Path, ...]:
+    """The library of ExecuTorch under the name that the program asks for, and those that it needs."""
+    if library.suffix in _ARCHIVES:
+        raise UsageError(
+            f"{library} is an archive; a runner of .pte files is linked with its library, which needs others beside it. Unpack "
+            "libexecutorch.so, and libfbjni.so from its own Android package (com.facebook.fbjni:fbjni), into one folder, "
+            "and give libexecutorch.so."
+        )
+    _check_abi(library, abi)
+    beside = linked_libraries(library, folder)
+    for path in beside:
+        _check_abi(path, abi)
+    return beside
 
 
 def _from_archive(archive: Path, runtime: Runtime, abi: str, folder: Path) -> Path:
@@ -63,13 +82,13 @@ def _from_archive(archive: Path, runtime: Runtime, abi: str, folder: Path) -> Pa
 
 def _choose(archive: Path, names: list[PurePosixPath], runtime: Runtime, abi: str) -> PurePosixPath:
     matching = [name for name in names if abi in name.parts[:-1]]
-    known = [name for wanted in _LIBRARIES.get(runtime, ()) for name in matching if name.name == wanted]
+    known = [name for wanted in _LIBRARIES for name in matching if name.name == wanted]
     chosen = known[:1] or matching
     if len(chosen) == 1:
         return chosen[0]
     listed = ", ".join(map(str, matching or names)) or "none at all"
     what = f"several libraries for {abi}" if matching else f"no library for {abi}"
-    wanted = " or ".join(_LIBRARIES.get(runtime, ("one",)))
+    wanted = " or ".join(_LIBRARIES)
     raise UsageError(
         f"{archive} holds {what} (found: {listed}); expected {wanted} of {runtime}. Unpack it and give the .so."
     )

@@ -25,6 +25,10 @@ CPUINFO = Path("/proc/cpuinfo")
 TAIL_LINES = 12
 TERM_S = 5.0
 LOOK_EVERY_S = 0.2
+PREFIX = "mvtool-run-"
+"""Of the folders of runs; the number of the process that made it follows."""
+END_WITH_PARENT = "MVTOOL_END_WITH_PARENT"
+"""Tells the runner which process it must not outlive."""
 
 
 class Host:
@@ -72,7 +76,8 @@ class Host:
     @contextmanager
     def workspace(self) -> Iterator[HostWorkspace]:
         """A folder for temporary files, removed at the end."""
-        with tempfile.TemporaryDirectory(prefix="mvtool-run-") as name:
+        _remove_leftovers()
+        with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as name:
             yield HostWorkspace(Path(name), self._interrupted)
 
 
@@ -99,7 +104,7 @@ class HostWorkspace:
         process = subprocess.Popen(
             [str(self._folder / program), *arguments],
             cwd=self._folder,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, END_WITH_PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -143,6 +148,14 @@ class HostWorkspace:
     def remove(self, name: str) -> None:
         """Delete a file of the folder, if it is there."""
         (self._folder / name).unlink(missing_ok=True)
+
+
+def _remove_leftovers() -> None:
+    """Remove folders of runs whose process was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if number.isdigit() and not Path(f"/proc/{number}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def tail(printed: str) -> str:

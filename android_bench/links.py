@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mvtool.android_bench.elf import shared_library
 from mvtool.android_bench.toolchain import Target
 from mvtool.errors import MissingExtraError, ToolchainError, UsageError
-from mvtool.files import sha256_of
+from mvtool.files import atomic_path, sha256_of
 from mvtool.ports import Runtime
 
 PURPOSES: Final = {Runtime.TFLITE: "to measure .tflite files", Runtime.EXECUTORCH: "to measure .pte files"}
+ANDROID_LIBRARIES: Final = frozenset(
+    ("libandroid.so", "libc.so", "libdl.so", "liblog.so", "libm.so", "libneuralnetworks.so", "libz.so")
+)
+"""Of every phone (https://developer.android.com/ndk/guides/stable_apis)."""
+BESIDE: Final = {"LD_LIBRARY_PATH": "."}
+"""Environment of a runner that finds its libraries in its own folder."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,32 @@ def executorch_link(target: Target, library: Path | None) -> Link:
             f"from the Android package org.pytorch:executorch-android:{version} and name it with --lib."
         )
     return Link(includes, (library.resolve(),), (), (f"executorch {version}", sha256_of(library)))
+
+
+def linked_libraries(library: Path, folder: Path) -> tuple[Path, ...]:
+    """What must lie beside a runner on a phone that is linked with a library: that one, and those that it needs.
+
+    Args:
+        library: For example `libexecutorch.so`; what it needs and Android does not have must lie in the same folder.
+        folder: Where the library is copied to under the name that programs ask for, if that is another; it must stay
+            until the last run.
+
+    Raises:
+        UsageError: It is no shared library, or one that it needs is missing.
+    """
+    names = shared_library(library)
+    needed = [library.parent / name for name in names.needed if name not in ANDROID_LIBRARIES]
+    if missing := [str(path) for path in needed if not path.is_file()]:
+        raise UsageError(
+            f"{library} needs {', '.join(missing)}, which Android does not have. Put it there; libfbjni.so is in the Android "
+            "package com.facebook.fbjni:fbjni, below jni/."
+        )
+    if names.soname == library.name:
+        return library, *needed
+    # Several phones may ask for it at the same time.
+    with atomic_path(folder / names.soname) as partial:
+        shutil.copy2(library, partial)
+    return folder / names.soname, *needed
 
 
 def _wheel_libraries(package: Path, torch: Path) -> tuple[Path, ...]:

@@ -2,122 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from mvtool.android_bench import benchmark_model
-from mvtool.android_bench.adb_devices import choose
-from mvtool.android_bench.adb_program import find_program
 from mvtool.android_bench.batch import Batch, Queue, Report, State
-from mvtool.android_bench.given_runner import given_runner
 from mvtool.android_bench.host import Host
+from mvtool.android_bench.measurement import Measurement
+from mvtool.android_bench.open_device import ANDROID, HOST, Tools, check_tools, open_device
 from mvtool.android_bench.phone import Phone
-from mvtool.android_bench.runners import build_runner, phone_executorch_runner
-from mvtool.android_bench.toolchain import Target
-from mvtool.bench.benching import bench, file_name
-from mvtool.bench.cross_check import CrossCheck
-from mvtool.bench.device import Device, Runner, Workspace
 from mvtool.bench.profiles import Request
 from mvtool.bench.record import Record
 from mvtool.bench.roofline import Rooflines
 from mvtool.bench.subjects import Subject
-from mvtool.errors import MvtoolError, UsageError
-from mvtool.ports import Runtime
+from mvtool.errors import ManifestError, MvtoolError, UsageError
 
 JOURNAL: Final = ".mvtool-batch"
 """Not a name that ends in .json, so that a pattern for records does not match it."""
-HOST: Final = "host"
-ANDROID: Final = "android"
 
 Tell = Callable[[str, str, int, int], None]
 """Told the device, what goes on there, how many launches are done, and how many there are."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """Programs and libraries that the user gives.
-
-    Attributes:
-        runner: Runner compiled for the phone, for `runtime` of the only artifacts measured.
-        library: Runtime library for the phone.
-        ndk: Folder of the Android NDK.
-        adb: The adb program.
-        benchmark_model: Google's tool, compiled for the device.
-    """
-
-    runner: Path | None = None
-    library: Path | None = None
-    ndk: Path | None = None
-    adb: Path | None = None
-    benchmark_model: Path | None = None
-
-
-@dataclass
-class Measurement:
-    """A job of a batch: one artifact, or several in turns.
-
-    Attributes:
-        subjects: The artifacts.
-        request: How.
-        out: Folder of the records.
-        source: Video.
-        rooflines: Measures the peaks of the device.
-        tools: Google's tool, if it is run as well.
-        tell: Told of the progress.
-        error: What ended it.
-    """
-
-    subjects: tuple[Subject, ...]
-    request: Request
-    out: Path
-    source: str | None
-    rooflines: Rooflines | None
-    tools: Tools
-    tell: Callable[[str, int, int], None]
-    error: MvtoolError | None = None
-
-    @property
-    def key(self) -> str:
-        """Names of the artifacts, and a hash of their bytes and of what was asked for."""
-        asked = [[s.artifact.sha256 for s in self.subjects], asdict(self.request), self.source]
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        return f"{' and '.join(subject.name for subject in self.subjects)} {digest}"
-
-    def run(self, device: Device) -> Path:
-        """Measure and write the records; the path of the first one."""
-        try:
-            records = list(
-                bench(
-                    self.subjects,
-                    device,
-                    self.request,
-                    source=self.source,
-                    roofline=self.rooflines,
-                    cross_check=self._cross_check if self.tools.benchmark_model else None,
-                    tell=self.tell,
-                )
-            )
-        except MvtoolError as error:
-            self.error = error
-            raise
-        paths = [self.out / file_name(record) for record in records]
-        for record, path in zip(records, paths, strict=True):
-            record.save(path)
-        return paths[0]
-
-    def _cross_check(self, space: Workspace, subject: Subject, runner: Runner) -> CrossCheck | None:
-        program = self.tools.benchmark_model
-        if program is None or subject.artifact.runtime is not Runtime.TFLITE:
-            return None
-        beside = () if runner.library is None else (runner.library,)
-        return benchmark_model.run_in(space, program, subject.path, self.request.threads, beside=beside)
 
 
 @dataclass(frozen=True)
@@ -132,6 +40,35 @@ class Outcome:
     records: tuple[Path, ...]
     reports: tuple[Report, ...] = field(default=())
 
+    def raise_failed(self) -> None:
+        """Raise the first failure in its own class, with the number of records and the other failures.
+
+        Raises:
+            MvtoolError: A job failed, or was not run.
+        """
+        bad = [report for report in self.reports if report.state is not State.DONE]
+        if not bad:
+            return
+        error = bad[0].error
+        others = "".join(f"\n  {r.device}, {r.key}: {r.state}: {r.message}" for r in bad[1:])
+        done = len(self.reports) - len(bad)
+        counted = f" {done} of {len(self.reports)} measurements were recorded; go on with --resume." + others
+        text = f"{bad[0].message}{counted if len(self.reports) > 1 else ''}"
+        if isinstance(error, MvtoolError):
+            # Some classes take other arguments than a text.
+            error.args = (text,)
+            raise error
+        raise MvtoolError(text) from error
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A device under its `name` for people, and the `serial` by which no other is the same."""
+
+    name: str
+    serial: str
+    device: Host | Phone
+
 
 def measure(
     subjects: Sequence[Subject],
@@ -144,7 +81,7 @@ def measure(
     resume: bool = False,
     tell: Tell = lambda device, what, done, total: None,
 ) -> Outcome:
-    """Measure artifacts on devices, several of which work at the same time.
+    """Measure artifacts on devices; phones work at the same time, this machine before them.
 
     Args:
         subjects: The artifacts.
@@ -156,88 +93,67 @@ def measure(
         resume: Go on with a batch in `out` that was interrupted.
         tell: Told of the progress, from several threads.
 
+    Returns:
+        The records, and what failed: call `raise_failed`.
+
     Raises:
-        UsageError: A device is named twice, or is unknown.
-        MvtoolError: The first job that failed; the message counts the others, whose records are kept.
+        UsageError: A device is named twice, is unknown, or the tools do not fit.
+        DeviceError: A phone cannot be used.
     """
     given = tools or Tools()
+    check_tools(given, devices, [subject.artifact.runtime for subject in subjects])
+    out.mkdir(parents=True, exist_ok=True)
     journal = out / JOURNAL
     if not resume:
         journal.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mvtool-lib-")))
-        queues, jobs = [], []
-        for name in devices:
-            device = open_device(name, given, scratch)
-            told = partial(tell, name)
-            rooflines = Rooflines(tell=partial(_tell_idle, told)) if request.roofline else None
-            groups = [tuple(subjects)] if request.interleave else [(subject,) for subject in subjects]
-            mine = [Measurement(group, request, out, source, rooflines, given, told) for group in groups]
-            jobs += mine
-            queues.append(Queue(name, device, mine, device.interrupt))
-        reports = Batch(journal, lambda report: None).run(queues)
-    _raise_first(jobs, reports)
-    return Outcome(_records(out, reports), reports)
+        job = partial(Measurement, request=request, out=out, source=source, tools=given)
+        groups = [tuple(subjects)] if request.interleave else [(subject,) for subject in subjects]
+        reports: list[Report] = []
+        for opened in _in_turn(_open(devices, given, scratch)):
+            queues = [_queue(one, groups, job, request, tell) for one in opened]
+            reports += Batch(journal).run(queues)
+    return Outcome(_records(out, reports), tuple(reports))
+
+
+def _open(devices: Sequence[str], tools: Tools, scratch: Path) -> list[_Opened]:
+    found: list[_Opened] = []
+    for name in devices:
+        device = open_device(name, tools, scratch)
+        serial = device.facts().serial
+        same = [one.name for one in found if one.serial == serial]
+        if same:
+            raise UsageError(
+                f"--device {name} and --device {same[0]} are the same device ({serial}), which measures one thing at a time. "
+                "Name each device once."
+            )
+        found.append(_Opened(name, serial, device))
+    return found
+
+
+def _in_turn(opened: Sequence[_Opened]) -> list[list[_Opened]]:
+    """This machine alone and first: what prepares a phone's run would disturb it."""
+    host = [one for one in opened if one.name == HOST]
+    phones = [one for one in opened if one.name.startswith(ANDROID)]
+    return [group for group in (host, phones) if group]
+
+
+def _queue(
+    opened: _Opened,
+    groups: Sequence[tuple[Subject, ...]],
+    job: Callable[..., Measurement],
+    request: Request,
+    tell: Tell,
+) -> Queue:
+    told = partial(tell, opened.name)
+    rooflines = Rooflines(tell=partial(_tell_idle, told)) if request.roofline else None
+    jobs = [job(subjects=group, rooflines=rooflines, tell=told) for group in groups]
+    return Queue(opened.serial, opened.device, jobs, opened.device.interrupt)
 
 
 def _tell_idle(told: Callable[[str, int, int], None], what: str) -> None:
     told(what, 0, 0)
-
-
-def open_device(name: str, tools: Tools, scratch: Path) -> Host | Phone:
-    """The device that a word of the command line names.
-
-    Raises:
-        UsageError: It is no such word.
-        DeviceError: The phone cannot be used.
-    """
-    kind, _, serial = name.partition(":")
-    if kind == HOST and not serial:
-        return Host()
-    if kind == ANDROID and (serial or ":" not in name):
-        adb = choose(serial or None, find_program(tools.adb))
-        return Phone(adb, partial(_phone_runner, tools, scratch))
-    raise UsageError(f"--device got {name!r}; expected host, android, or android:SERIAL.")
-
-
-def _phone_runner(tools: Tools, scratch: Path, runtime: Runtime, abi: str) -> Runner:
-    if tools.runner is None and runtime is Runtime.EXECUTORCH:
-        return _linked_runner(tools, scratch, abi)
-    if tools.library is None and runtime is Runtime.TFLITE:
-        raise UsageError(
-            f"A phone needs the runtime library for {abi}: give libLiteRt.so or libtensorflowlite_jni.so, or the Android "
-            "package (.aar) that holds it, with --lib. docs/benchmarking.md says where they are published."
-        )
-    program = tools.runner or build_runner(runtime, Target(abi), tools.ndk)
-    return given_runner(program, tools.library, runtime, abi, scratch)
-
-
-def _linked_runner(tools: Tools, scratch: Path, abi: str) -> Runner:
-    """The runner of `.pte` files, which is linked with its library."""
-    if tools.library is None or tools.library.suffix != ".so":
-        raise UsageError(
-            f"The runner of .pte files is linked with ExecuTorch's library for {abi}: unpack libexecutorch.so, and libfbjni.so "
-            "beside it, from their Android packages (.aar), and name libexecutorch.so with --lib."
-        )
-    return phone_executorch_runner(Target(abi), tools.ndk, tools.library, scratch)
-
-
-def _raise_first(jobs: Sequence[Measurement], reports: Sequence[Report]) -> None:
-    """Raise the first error in its own class, so that the exit code is right, with the number of others."""
-    bad = [report for report in reports if report.state is not State.DONE]
-    if not bad:
-        return
-    error = next((job.error for job in jobs if job.error is not None), None)
-    done = sum(report.state is State.DONE for report in reports)
-    others = "".join(f"\n  {r.device}, {r.key}: {r.state}: {r.message}" for r in bad[1:])
-    rest = (
-        f" {done} of {len(reports)} measurements were recorded; go on with --resume.{others}"
-        if len(reports) > 1
-        else ""
-    )
-    kind = type(error) if error is not None else MvtoolError
-    raise kind(f"{bad[0].message}{rest}") from error
 
 
 def _records(out: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
@@ -247,8 +163,19 @@ def _records(out: Path, reports: Sequence[Report]) -> tuple[Path, ...]:
         if report.record is None:
             continue
         record = Record.load(report.record)
-        if not record.interleaved:
-            found.append(report.record)
-            continue
-        found += [path for path in sorted(out.glob("*.json")) if Record.load(path).session == record.session]
+        found += _session(out, record.session) if record.interleaved else [report.record]
     return tuple(found)
+
+
+def _session(out: Path, session: str) -> list[Path]:
+    """Records of a session; what else lies in the folder is none of ours."""
+    found: list[tuple[float, Path]] = []
+    for path in sorted(out.glob("*.json")):
+        try:
+            record = Record.load(path)
+        except ManifestError:
+            continue
+        if record.session == session:
+            found.append((record.launches[0].started_s, path))
+    # The first launches are in the order in which the artifacts were named.
+    return [path for _, path in sorted(found)]

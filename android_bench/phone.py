@@ -8,7 +8,8 @@ from typing import Final
 
 from mvtool.android_bench.adb import Adb
 from mvtool.android_bench.device_state import phone_facts, phone_reading
-from mvtool.android_bench.phone_workspace import RETURN_S, PhoneWorkspace, remove_folder, remove_leftovers
+from mvtool.android_bench.phone_folders import remove_folder, remove_leftovers
+from mvtool.android_bench.phone_workspace import RETURN_S, PhoneWorkspace
 from mvtool.bench.device import Runner
 from mvtool.bench.record import DeviceFacts, Moment, Reading
 from mvtool.errors import DeviceError, ToolchainError
@@ -52,6 +53,7 @@ class Phone:
         self._last: Reading | None = None
         self._return_s = return_s
         self._remaining: set[str] = set()
+        self._open = 0
 
     @property
     def emulated(self) -> bool:
@@ -106,15 +108,19 @@ class Phone:
         """A new folder; what killed runs left is removed first.
 
         Raises:
-            DeviceError: It cannot be made.
+            DeviceError: It cannot be made, or another process of this computer measures the phone.
         """
-        remove_leftovers(self.adb)
+        # One that has begun goes on: whoever comes later finds its folder, and leaves.
+        alone = not self._open
+        remove_leftovers(self.adb, alone)
         self._remaining = {folder for folder in self._remaining if not remove_folder(self.adb, folder)}
-        space = PhoneWorkspace.create(self.adb, self._return_s)
+        space = PhoneWorkspace.create(self.adb, self._return_s, alone)
+        self._open += 1
         try:
             with self._hot():
                 yield space
         finally:
+            self._open -= 1
             if not space.close(self._return_s):
                 self._remaining.add(space.folder)
 

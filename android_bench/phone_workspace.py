@@ -1,64 +1,33 @@
-"""A run's folder on a phone, and the programs that run there.
-
-Each run has `/data/local/tmp/mvtool-<32 hexadecimal digits>`. It holds a file that says which process of which computer it
-belongs to, so that what a killed process left can be removed at the next start: folders of this computer whose
-process is gone at once, those of other computers when no process works there and nothing in them changed for an hour.
-"""
+"""A run's folder on a phone, and the programs that run there."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
-import platform
-import re
-import secrets
 import shlex
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mvtool.android_bench.adb import Adb, Finished
+from mvtool.android_bench.phone_folders import OWNER_FILE, make_and_look, new_name, refuse_others, remove_folder
 from mvtool.errors import DeviceError, RunnerError
 from mvtool.files import check_relative
 
-ROOT: Final = "/data/local/tmp"
-OWNER_FILE: Final = "owner.json"
 RETURN_S: Final = 10.0
 """How long a removal waits for a phone that is away; adb's server reconnects one on a network within about 2 s."""
 
-_PREFIX = "mvtool-"
 _KILL_AFTER_S = 5  # between SIGTERM and SIGKILL of the phone's `timeout`
 _TRANSPORT_S = 20.0  # adb gets so much longer than the phone's own limit
 _MARGIN_S = 1.0
-_FOREIGN_MINUTES = 60
 _TAIL_LINES = 12
 # Statuses of the runner's own failures, from sysexits.h: usage, library, model, run, input and output.
 _RUNNER_STATUSES = range(64, 69)
 _CANNOT_EXECUTE = (126, 127)
 _TIMEOUT_STATUSES = (124, 137, 143)  # toybox before Android 11 reports the signal itself
 _SIGKILL_STATUS = 137
-_GONE = ".gone"
-_FOLDER = re.compile(rf"{ROOT}/{_PREFIX}[0-9a-f]{{32}}({re.escape(_GONE)})?")
-# Under its new name nothing can begin in the folder any more; a process may start another one while they are looked at.
-_REMOVE = f"""[ -e {{name}} ] && mv {{name}} {{name}}{_GONE}
-found=1 looks=0
-while [ "$found" ] && [ $looks -lt 50 ]; do
-  found= looks=$((looks+1))
-  for p in /proc/[0-9]*; do [ "$p/cwd" -ef {{name}}{_GONE} ] && kill -9 "${{{{p#/proc/}}}}" && found=1; done 2>/dev/null
-done
-rm -rf {{name}}{_GONE}
-[ ! -e {{name}} ] && [ ! -e {{name}}{_GONE} ]"""
-# Per folder: its name, what of it is in use, and its owner. `-ef` compares without a process for each of the phone's hundreds.
-_LOOK = f"""for d in {ROOT}/{_PREFIX}*; do
-  [ -d "$d" ] || continue
-  used=$(find "$d" -maxdepth 1 -mmin -{_FOREIGN_MINUTES})
-  for p in /proc/[0-9]*; do [ "$p/cwd" -ef "$d" ] && used=process; done
-  echo "$d|${{used:+used}}|$(cat "$d/{OWNER_FILE}" 2>/dev/null)"
-done"""
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,25 +40,28 @@ class PhoneWorkspace:
         self.folder = folder
 
     @classmethod
-    def create(cls, adb: Adb, return_s: float = RETURN_S) -> PhoneWorkspace:
+    def create(cls, adb: Adb, return_s: float = RETURN_S, alone: bool = True) -> PhoneWorkspace:
         """Make a new folder, in one step with the file that says whose it is.
 
         Args:
             adb: Bound to the phone.
             return_s: As for `close`, should that fail half-way.
+            alone: Refuse a phone that another process of this computer measures. Of two that begin at the same moment
+                each finds the folder of the other, or one of them does.
 
         Raises:
-            DeviceError: It cannot be made.
+            DeviceError: It cannot be made, or the phone is in use.
         """
-        folder = f"{ROOT}/{_PREFIX}{secrets.token_hex(16)}"
-        owner = shlex.quote(json.dumps(_this_process()))
+        folder = new_name()
         try:
-            made = adb.script(f"mkdir {folder} && printf %s {owner} > {folder}/{OWNER_FILE}")
+            made = adb.script(make_and_look(folder))
             if made.status != 0:
                 raise DeviceError(
                     f"The folder {folder} could not be made on {adb.serial}: {_tail(made.output)}. mvtool needs a place for its "
                     "files there; free space on the phone, or check whether it restricts /data/local/tmp."
                 )
+            if alone:
+                refuse_others(adb.serial, [line.partition("|")[::2] for line in made.output.splitlines()])
         except BaseException:
             cls(adb, folder).close(return_s)
             raise
@@ -98,15 +70,16 @@ class PhoneWorkspace:
     def close(self, return_s: float = RETURN_S) -> bool:
         """End what still runs in the folder, and remove it; waits `return_s` for a phone that is away.
 
+        An interrupt ends neither, and is still in force afterwards.
+
         Returns:
             Whether it is gone. If not, a warning names it; the next run on this phone removes it.
         """
         for attempt in range(2):
-            self._adb.resume()
-            if attempt and not self._adb.wait(return_s):
+            if attempt and not self._adb.wait(return_s, even_interrupted=True):
                 break
             with suppress(DeviceError):
-                if remove_folder(self._adb, self.folder):
+                if remove_folder(self._adb, self.folder, even_interrupted=True):
                     return True
         _LOG.warning(
             "The folder %s remains on %s, which is away. The next run of mvtool on that phone from this computer removes it; or "
@@ -170,76 +143,6 @@ class PhoneWorkspace:
 
     def _path(self, name: str) -> str:
         return f"{self.folder}/{check_relative(name)}"
-
-
-def remove_folder(adb: Adb, folder: str) -> bool:
-    """End the processes that work in a folder of the phone, and remove it; whether it is gone.
-
-    After a lost connection or a killed computer the runner goes on until its own limit of time.
-
-    Raises:
-        DeviceError: The phone is gone.
-    """
-    name = shlex.quote(folder.removesuffix(_GONE))
-    return adb.script(_REMOVE.format(name=name)).status == 0
-
-
-def remove_leftovers(adb: Adb) -> tuple[str, ...]:
-    """Remove folders of runs that were killed; returns their names.
-
-    Raises:
-        DeviceError: The phone is gone.
-    """
-    removed = []
-    for line in adb.script(_LOOK).output.splitlines():
-        folder, in_use, owner = [*line.split("|", 2), "", ""][:3]
-        if _FOLDER.fullmatch(folder) and _is_left_over(owner, bool(in_use)) and remove_folder(adb, folder):
-            _LOG.info("Removed %s, left on %s by a run that was killed.", folder, adb.serial)
-            removed.append(folder)
-    return tuple(removed)
-
-
-def _is_left_over(text: str, in_use: bool) -> bool:
-    """Whether nobody needs a folder any more.
-
-    Args:
-        text: Of its owner file; empty if there is none.
-        in_use: A process works there, or something in it changed within the last hour.
-    """
-    this = _this_process()
-    try:
-        owner: dict[str, Any] = json.loads(text)
-        if (owner["host"], owner["boot"]) == (this["host"], this["boot"]):
-            return bool(_started(int(owner["pid"])) != owner["started"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    return not in_use
-
-
-def _this_process() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return {
-        "host": platform.node(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
-
-
-def _started(pid: int) -> str | None:
-    """What tells a process from a later one with its number: the time of its start where the system says it; None if gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        if Path("/proc/self").exists():
-            return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "unknown"
 
 
 def _failure(program: str, serial: str, done: Finished, limit_s: int, took_s: float) -> RunnerError:

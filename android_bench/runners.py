@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import mvtool
-from mvtool.android_bench.elf import shared_library
-from mvtool.android_bench.links import PURPOSES, Link, executorch_link, package_folder
+from mvtool.android_bench.links import BESIDE, PURPOSES, Link, executorch_link, linked_libraries, package_folder
 from mvtool.android_bench.toolchain import Target, Toolchain, toolchain_for
 from mvtool.bench.device import Runner
 from mvtool.errors import ToolchainError, UsageError
@@ -31,10 +30,6 @@ from mvtool.files import atomic_path
 from mvtool.ports import Runtime
 
 COMPILE_TIMEOUT_S: Final = 600.0
-ANDROID_LIBRARIES: Final = frozenset(
-    ("libandroid.so", "libc.so", "libdl.so", "liblog.so", "libm.so", "libneuralnetworks.so", "libz.so")
-)
-"""Of every phone (https://developer.android.com/ndk/guides/stable_apis)."""
 _SHOWN_LINES = 15
 
 
@@ -76,18 +71,9 @@ def phone_executorch_runner(target: Target, ndk: Path | None, library: Path, fol
         MissingExtraError: ExecuTorch's wheel is not installed.
         ToolchainError: The compiler is missing or fails.
     """
-    names = shared_library(library)
-    needed = [library.parent / name for name in names.needed if name not in ANDROID_LIBRARIES]
-    if missing := [str(path) for path in needed if not path.is_file()]:
-        raise UsageError(
-            f"{library} needs {', '.join(missing)}, which Android does not have. Put it there; libfbjni.so is in the Android "
-            "package com.facebook.fbjni:fbjni, below jni/."
-        )
+    beside = linked_libraries(library, folder)
     program = build_runner(Runtime.EXECUTORCH, target, ndk, library)
-    if names.soname != library.name:
-        library = Path(shutil.copy2(library, folder / names.soname))
-    version = importlib.metadata.version("executorch")
-    return Runner(program, None, version, (library, *needed), {"LD_LIBRARY_PATH": "."})
+    return Runner(program, None, importlib.metadata.version("executorch"), beside, dict(BESIDE))
 
 
 def build_runner(runtime: Runtime, target: Target, ndk: Path | None = None, library: Path | None = None) -> Path:

@@ -114,3 +114,11 @@ def compiled_fake(folder: Path, source: str, name: str, *flags: str) -> Path:
     command = ["cc", "-std=c11", "-O1", "-shared", "-fPIC", *flags, "-o", str(library), str(FAKES / source)]
     subprocess.run(command, check=True)
     return library
+
+
+def small_library(path: Path, *flags: str) -> Path:
+    """A library with one function."""
+    source = path.with_suffix(".c")
+    source.write_text(f"int {path.stem}(void);\nint {path.stem}(void) {{ return 0; }}\n", encoding="ascii")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source), *flags], check=True)
+    return path

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from loopback_phone import LoopbackPhone
+from native_launches import unavailable
 
 from mvtool.android_bench.adb import Adb
 
@@ -72,10 +72,7 @@ def adb_server(folder: Path) -> Iterator[AdbServer]:
     """Start a server with everything of its own in `folder`; without adb the test is skipped, in CI it fails."""
     found = shutil.which(os.environ.get("ADB", "adb"))
     if found is None:
-        reason = "adb is not installed (Debian and Ubuntu: apt install adb)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        unavailable("adb is not installed (Debian and Ubuntu: apt install adb)")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     variables = {

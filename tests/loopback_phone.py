@@ -93,6 +93,8 @@ class LoopbackPhone:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # As adbd does; otherwise the second of two short messages waits 40 ms for the acknowledgement of the first.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(self, client)
             self._connections.append(connection)
             thread = threading.Thread(target=connection.serve, daemon=True)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -133,7 +133,11 @@ def needed(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
     if value:
         return Path(value)
-    reason = f"{variable} does not name {what}; `.ci/setup` fetches it"
+    unavailable(f"{variable} does not name {what}; `.ci/setup` fetches it")
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test for what this machine lacks; in continuous integration, which must have it, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

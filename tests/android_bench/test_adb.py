@@ -15,10 +15,11 @@ from loopback_adb import AdbServer
 from loopback_faults import Fault, Kind
 from loopback_phone import Auth, LoopbackPhone
 
+from mvtool.android_bench import adb as adb_module
 from mvtool.android_bench.adb import Adb
 from mvtool.android_bench.adb_devices import choose, devices, parse_devices
 from mvtool.android_bench.adb_failures import explain
-from mvtool.android_bench.adb_program import find_program
+from mvtool.android_bench.adb_program import Ended, find_program
 from mvtool.errors import DeviceError
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -129,6 +130,24 @@ def test_push_and_pull(adb: Adb, loopback: LoopbackPhone, source: Path) -> None:
     assert adb.pull("/data/local/tmp/none") is None
 
 
+def test_a_copy_in_either_direction_has_time_by_its_size(
+    adb: Adb, loopback: LoopbackPhone, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """700,000 bytes at 1,000 bytes per second."""
+    limits: dict[str, float] = {}
+    run = Adb._run
+
+    def noted(self: Adb, words: list[str], timeout_s: float, what: str, even_interrupted: bool = False) -> Ended:
+        limits[words[0]] = timeout_s
+        return run(self, words, timeout_s, what, even_interrupted)
+
+    monkeypatch.setattr(Adb, "_run", noted)
+    monkeypatch.setattr(adb_module, "_SLOWEST_BYTES_PER_S", 1000)
+    adb.push(source, REMOTE)
+    assert adb.pull(REMOTE) == source.read_bytes()
+    assert limits["push"] == limits["pull"] == 730
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -212,10 +231,20 @@ def test_an_interrupt_ends_the_call_of_another_thread(adb: Adb) -> None:
     adb.interrupt()
     thread.join(20)
     assert "interrupted" in raised[0]
+    assert adb.script("true", even_interrupted=True).status == 0
     with pytest.raises(DeviceError, match="not started: the run was interrupted"):
         adb.script("true")
-    adb.resume()
-    assert adb.script("true").status == 0
+
+
+def test_an_interrupt_does_not_end_the_removal_of_what_is_left(adb: Adb, loopback: LoopbackPhone) -> None:
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(adb.script("sleep 1; exit 3", even_interrupted=True).status))
+    thread.start()
+    while not any("exit 3" in command for command in loopback.commands):
+        time.sleep(0.01)
+    adb.interrupt()
+    thread.join(20)
+    assert ended == [3]
 
 
 def test_choosing_a_device(server: AdbServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -163,30 +164,55 @@ def test_a_file_that_is_no_journal(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
-def test_an_interrupt_ends_every_queue_and_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it ended is as if it had not begun, not failed."""
-    working, ended = threading.Event(), threading.Event()
+INTERRUPTED = """
+import sys, threading
+from pathlib import Path
+from test_batch import *
 
-    def act() -> None:
-        working.set()
-        assert ended.wait(30)
-        raise DeviceError("the run was interrupted")
+out = Path(sys.argv[1])
+ended = threading.Event()
 
-    jobs = [StandJob("a", tmp_path), StandJob("b", tmp_path, act), StandJob("c", tmp_path)]
-    join = threading.Thread.join
 
-    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
-        if not ended.is_set():
-            assert working.wait(30)
-            raise KeyboardInterrupt
-        join(thread, timeout)
+def act():
+    (out / "working").touch()
+    assert ended.wait(60)
+    time.sleep(1.5)  # the clean-up takes its time
+    (out / "cleaned").touch()
+    raise DeviceError("the run was interrupted")
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
-    journal = tmp_path / "journal.json"
-    with pytest.raises(KeyboardInterrupt):
-        Batch(journal).run([Queue("phone", Stand(tmp_path), jobs, ended.set)])
+
+jobs = [StandJob("a", out), StandJob("b", out, act), StandJob("c", out)]
+try:
+    Batch(out / "journal.json").run([Queue("phone", Stand(out), jobs, ended.set)])
+except KeyboardInterrupt:
+    assert (out / "cleaned").exists(), "it did not wait"
     assert [job.runs for job in jobs] == [1, 1, 0]
-    assert list(Journal.load(journal).queues["phone"]) == ["a"]
+    sys.exit(77)
+"""
+
+
+def test_an_interrupt_ends_every_queue_waits_for_its_clean_up_and_is_passed_on(tmp_path: Path) -> None:
+    """A real signal; what it ended is as if it had not begun, not failed."""
+    with started(INTERRUPTED, tmp_path) as process:
+        wait_for(process, tmp_path / "working")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 77
+    assert list(Journal.load(tmp_path / "journal.json").queues["phone"]) == ["a"]
+
+
+def started(code: str, out: Path) -> subprocess.Popen[bytes]:
+    """A Python process that can import this module."""
+    folders = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+    environment = {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
+    return subprocess.Popen([sys.executable, "-c", code, str(out)], env=environment)
+
+
+def wait_for(process: subprocess.Popen[bytes], *paths: Path) -> None:
+    end = time.monotonic() + 120
+    while not all(path.exists() for path in paths):
+        assert process.poll() is None, "the process ended too early"
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 KILLED = """
@@ -214,15 +240,8 @@ Batch(out / "journal.json").run(queues)
 def test_a_killed_batch_goes_on_where_it_was(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    folders = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
-    environment = {"PYTHONPATH": folders, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, env=environment) as process:
-        end = time.monotonic() + 120
-        while not ((tmp_path / "hangs").exists() and (tmp_path / "one" / "c.json").exists()):
-            assert process.poll() is None, "the process ended too early"
-            assert time.monotonic() < end
-            time.sleep(0.02)
+    with started(KILLED, tmp_path) as process:
+        wait_for(process, tmp_path / "hangs", tmp_path / "one" / "c.json")
         time.sleep(0.2)  # for the journal entry of that record
         process.kill()
     done = Journal.load(tmp_path / "journal.json").queues

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import struct
 import zipfile
 from pathlib import Path
 
 import pytest
+from fake_launches import small_library
 
+from mvtool.android_bench import links
 from mvtool.android_bench.given_runner import given_runner
 from mvtool.errors import UsageError
 from mvtool.ports import Runtime
@@ -80,9 +83,38 @@ def test_an_archive_without_the_library(program: Path, tmp_path: Path, names: li
         give(program, archive(tmp_path, *names))
 
 
-def test_executorch_has_other_libraries(program: Path, tmp_path: Path) -> None:
+def test_a_runner_of_executorch_has_its_libraries_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is linked with them; the published library calls itself libexecutorch_jni.so."""
+    monkeypatch.setattr(links, "ANDROID_LIBRARIES", {"libc.so.6"})
+    abi = {"x86_64": "x86_64", "aarch64": "arm64-v8a"}[platform.machine()]
+    program, out = tmp_path / "mvtool-run-executorch", tmp_path / "out"
+    program.write_text("#!/bin/sh\n")
+    out.mkdir()
+    companion = small_library(tmp_path / "libfbjni.so", "-Wl,-soname,libfbjni.so")
+    library = small_library(
+        tmp_path / "libexecutorch.so", "-Wl,-soname,libexecutorch_jni.so", "-Wl,--no-as-needed", str(companion)
+    )
+    runner = given_runner(program, library, Runtime.EXECUTORCH, abi, out)
+    assert (runner.program, runner.library, runner.library_version) == (program, None, None)
+    assert (runner.beside, runner.environment) == (
+        (out / "libexecutorch_jni.so", companion),
+        {"LD_LIBRARY_PATH": "."},
+    )
+    assert runner.beside[0].read_bytes() == library.read_bytes()
+    with pytest.raises(UsageError, match=r"libexecutorch\.so is compiled for"):
+        given_runner(program, library, Runtime.EXECUTORCH, "armeabi-v7a", out)
+    assert given_runner(program, None, Runtime.EXECUTORCH, abi, out).beside == ()
+    companion.unlink()
+    with pytest.raises(UsageError, match=r"needs .*libfbjni\.so"):
+        given_runner(program, library, Runtime.EXECUTORCH, abi, out)
+
+
+def test_an_archive_is_no_library_of_executorch(program: Path, tmp_path: Path) -> None:
     path = archive(tmp_path, "jni/arm64-v8a/libfbjni.so", "jni/arm64-v8a/libexecutorch.so")
-    assert give(program, path, Runtime.EXECUTORCH)[0] == "libexecutorch.so"
+    with pytest.raises(
+        UsageError, match=r"litert-2\.1\.6\.aar is an archive.*Unpack libexecutorch\.so, and libfbjni\.so"
+    ):
+        give(program, path, Runtime.EXECUTORCH)
 
 
 def test_files_for_another_instruction_set(program: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -89,3 +90,12 @@ def _gone(number: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_folders_of_killed_runs_are_removed_at_the_next_start() -> None:
+    left = Path(tempfile.mkdtemp(prefix="mvtool-run-4194304-"))  # above the largest process number of Linux
+    living = Path(tempfile.mkdtemp(prefix=f"mvtool-run-{os.getpid()}-"))
+    with Host().workspace():
+        assert not left.exists()
+        assert living.exists()
+    living.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from mvtool import cli
-from mvtool.android_bench.measure import Tools, measure, open_device
+from mvtool.android_bench import measurement
+from mvtool.android_bench.batch import Report, State
+from mvtool.android_bench.measure import Outcome, measure
+from mvtool.android_bench.measurement import Measurement
+from mvtool.android_bench.open_device import Tools, open_device, phone_runner
 from mvtool.android_bench.toolchain import toolchain_for
 from mvtool.bench.profiles import Request
 from mvtool.bench.record import Record
 from mvtool.bench.subjects import subjects
 from mvtool.build import Build
-from mvtool.errors import DeviceError, MvtoolError, UsageError
+from mvtool.errors import DeviceError, MissingExtraError, MvtoolError, StorageError, ToolchainError, UsageError
+from mvtool.ports import Runtime
 
 ONE = Request(quick=True, launches=1, roofline=False)
 
@@ -69,8 +75,10 @@ def test_one_failure_leaves_the_other_records(tiny_build: Build, tmp_path: Path)
     shutil.copytree(tiny_build.folder, folder)
     fp32, int8 = subjects(folder, ["tflite"])
     fp32.path.write_bytes(fp32.path.read_bytes()[:-4000])
+    outcome = measure([fp32, int8], ONE, out=tmp_path / "out")
+    assert [Record.load(path).artifact.precision for path in outcome.records] == ["int8"]
     with pytest.raises(MvtoolError, match=r"1 of 2 measurements were recorded; go on with --resume"):
-        measure([fp32, int8], ONE, out=tmp_path / "out")
+        outcome.raise_failed()
     assert [Record.load(path).artifact.precision for path in (tmp_path / "out").glob("*.json")] == ["int8"]
 
 
@@ -105,14 +113,22 @@ def test_the_command_line(tiny_build: Build, tmp_path: Path, capsys: pytest.Capt
         (["{build}", "--quick", "--minutes", "1"], "contradict"),
         (["{build}", "--tag", "commit"], "expected KEY=VALUE"),
         (["{build}", "--device", "toaster"], "expected host, android"),
-        (["{build}", "--runner", "x"], "--runner is for one runtime"),
+        (["{build}", "--runner", "x"], "--runner names x, which is no file"),
+        (["{build}", "--benchmark-model", "x"], "--benchmark-model names x, which is no file"),
+        (["{build}", "--lib", "{file}"], "--lib is for phones, and only host is measured"),
+        (["{build}", "--device", "android", "--lib", "{file}"], "--runner and --lib are for one runtime"),
+        (["{build}", "--device", "host", "--device", "host"], "are the same device"),
+        (["{build}", "--threads", "2000"], "expected a number from 1 to 1024"),
+        (["--build-runner", "--ndk", "{build}", "--runtime", "executorch"], "give libexecutorch.so with --lib"),
         (["{build}", "--affinity", "first"], "hexadecimal mask"),
     ],
 )
 def test_refusals(
     words: list[str], message: str, tiny_build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled = [word.format(build=tiny_build.folder) for word in words]
+    file = tmp_path / "given.so"
+    file.touch()
+    filled = [word.format(build=tiny_build.folder, file=file) for word in words]
     assert run(*filled, "--out", tmp_path) == UsageError.exit_code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.json"))
@@ -126,3 +142,68 @@ def test_build_runner_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> No
     answer = json.loads(capsys.readouterr().out)
     assert answer["target"] == "host"
     assert Path(answer["runners"]["tflite"]).is_file()
+
+
+def job(build: Build, out: Path, tools: Tools, source: Path | None = None) -> Measurement:
+    subject = subjects(build.folder, ["tflite"], ["fp32"])[0]
+    given = None if source is None else str(source)
+    return Measurement((subject,), ONE, out, given, tools, None, lambda what, done, total: None)
+
+
+def test_a_job_is_another_one_with_another_library_or_video(tiny_build: Build, tmp_path: Path) -> None:
+    """`--resume` must not give the record of another library for an answer."""
+    library, other, video = tmp_path / "a.so", tmp_path / "b.so", tmp_path / "clip.mp4"
+    library.write_bytes(b"one")
+    other.write_bytes(b"two")
+    video.write_bytes(b"first")
+    keys = [job(tiny_build, tmp_path, Tools(library=path)).key for path in (None, library, other)]
+    keys.append(job(tiny_build, tmp_path, Tools(), video).key)
+    video.write_bytes(b"second")
+    keys.append(job(tiny_build, tmp_path, Tools(), video).key)
+    assert len(set(keys)) == 5
+    other.write_bytes(b"one")
+    assert job(tiny_build, tmp_path, Tools(library=other)).key == keys[1]
+
+
+def test_a_cross_check_that_fails_is_a_note(tiny_build: Build, tmp_path: Path) -> None:
+    fp32 = subjects(tiny_build.folder, ["tflite"], ["fp32"])
+    outcome = measure(fp32, ONE, out=tmp_path, tools=Tools(benchmark_model=Path("/bin/false")))
+    record = Record.load(outcome.records[0])
+    assert record.cross_checks == ()
+    assert any("cross-check failed" in note for note in record.notes)
+
+
+def test_an_error_with_other_arguments_than_a_text_keeps_its_class(tmp_path: Path) -> None:
+    error = MissingExtraError("executorch", "executorch", "to measure .pte files")
+    report = Report("host", "a", State.FAILED, message=str(error), error=error)
+    other = Report("host", "b", State.DONE, tmp_path)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mvtool\[executorch\]' 1 of 2 measurements"):
+        Outcome((), (report, other)).raise_failed()
+    Outcome((), (other,)).raise_failed()
+
+
+def test_a_full_disk_is_an_error_of_storage(tiny_build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr(measurement, "bench", full)
+    with pytest.raises(StorageError, match="No space left"):
+        job(tiny_build, tmp_path, Tools()).run(open_device("host", Tools(), tmp_path))
+
+
+@pytest.mark.parametrize("runtime", [Runtime.TFLITE, Runtime.EXECUTORCH])
+def test_a_phone_of_32_bits_needs_a_runner_of_its_own(tmp_path: Path, runtime: Runtime) -> None:
+    library = tmp_path / "lib.so"
+    library.touch()
+    with pytest.raises(ToolchainError, match="the phone has armeabi-v7a"):
+        phone_runner(Tools(library=library), tmp_path, runtime, "armeabi-v7a")
+
+
+def test_other_json_files_in_the_folder_do_no_harm(tiny_build: Build, tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text("{}")
+    pair = subjects(tiny_build.folder, ["tflite"])
+    outcome = measure(pair, Request(quick=True, launches=1, interleave=True, roofline=False), out=tmp_path)
+    records = [Record.load(path) for path in outcome.records]
+    assert [record.artifact.precision for record in records] == ["fp32", "int8"]
+    assert {record.artifact.build for record in records} == {"build"}
+    assert all("_build_" in path.name for path in outcome.records)

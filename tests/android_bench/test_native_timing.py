@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_launches import FRAMES, RESET, FakeLaunch, fake_launch
+from interrupts import alive
 
 from mvtool.bench.run_result import END_MARK
 
@@ -170,7 +174,7 @@ def test_the_affinity_holds_and_is_told(launch: FakeLaunch) -> None:
 
 @pytest.mark.parametrize(
     ("wish", "name", "evidence"),
-    [("FAKE_NONE", "none", "did not log"), ("FAKE_XNNPACK", "XNNPACK", "logged that it created")],
+    [("FAKE_NONE", "unknown", "did not log"), ("FAKE_XNNPACK", "XNNPACK", "logged that it created")],
 )
 def test_tflites_delegate_is_known_from_its_log(launch: FakeLaunch, wish: str, name: str, evidence: str) -> None:
     launch.environment[wish] = "1"
@@ -223,6 +227,52 @@ def test_a_runner_that_is_killed_leaves_no_file(launch: FakeLaunch) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert {path.name for path in launch.folder.iterdir()} - before <= {"states.bin"}
+
+
+STARTS = """
+import os, subprocess, sys
+environment = {**os.environ, "MVTOOL_END_WITH_PARENT": str(os.getpid())}
+process = subprocess.Popen([sys.argv[1], "plan.txt"], env=environment)
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+def test_a_runner_does_not_outlive_the_process_that_it_is_told(launch: FakeLaunch) -> None:
+    """Nor does it go on for the hour that its plan says."""
+    launch.replace("timed 5 0.000000 60.000000", "timed 360000 0.000000 3600.000000")
+    launch.replace("end\n", "pace 100.000000000\nend\n")
+    (launch.folder / "plan.txt").write_text(launch.plan)
+    environment = {**os.environ, "FAKE_STATES": "states.bin"}
+    command = [sys.executable, "-c", STARTS, str(launch.program)]
+    with subprocess.Popen(
+        command, cwd=launch.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        runner = int(parent.stdout.readline())
+        end = time.monotonic() + 20
+        while not (launch.folder / "states.bin").exists():
+            assert alive(runner)
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        parent.kill()
+    try:
+        end = time.monotonic() + 2
+        while alive(runner):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(runner, signal.SIGKILL)
+
+
+def test_a_runner_whose_parent_is_gone_already_does_nothing(launch: FakeLaunch) -> None:
+    launch.environment["MVTOOL_END_WITH_PARENT"] = "1"
+    assert "the process 1, named by MVTOOL_END_WITH_PARENT, is not the parent" in launch.refused(67)
+    launch.environment["MVTOOL_END_WITH_PARENT"] = "no number"
+    assert "expected the number of the process" in launch.refused(64)
+    launch.environment["MVTOOL_END_WITH_PARENT"] = str(os.getpid())
+    launch.run()
 
 
 def test_the_reset_value_is_the_one_of_the_plan() -> None:

@@ -13,10 +13,10 @@ from loopback_faults import Fault, Kind
 from loopback_phone import LoopbackPhone
 from loopback_system import DATA, Description
 
-from mvtool.android_bench import phone_workspace
+from mvtool.android_bench import phone_folders, phone_workspace
 from mvtool.android_bench.adb import Adb
 from mvtool.android_bench.phone import Phone
-from mvtool.android_bench.phone_workspace import OWNER_FILE
+from mvtool.android_bench.phone_folders import OWNER_FILE
 from mvtool.bench.device import Device, Runner, Workspace
 from mvtool.bench.record import DeviceKind, Moment
 from mvtool.errors import DeviceError, RunnerError, ToolchainError
@@ -201,6 +201,22 @@ def test_an_interrupt_from_another_thread_cleans_up(phone: Phone, loopback: Loop
     assert loopback.system.running(within_s=20) == []
 
 
+def test_an_interrupt_during_the_removal_stays_in_force(
+    phone: Phone, loopback: LoopbackPhone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(adb: Adb, folder: str, even_interrupted: bool = False) -> bool:
+        phone.interrupt()
+        return phone_folders.remove_folder(adb, folder, even_interrupted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phone_workspace, "remove_folder", interrupted)
+        with phone.workspace():
+            pass
+    assert loopback.files == []
+    with pytest.raises(DeviceError, match="the run was interrupted"), phone.workspace():
+        pass
+
+
 def test_a_phone_that_stays_away_keeps_a_folder_whose_name_is_told(
     server: AdbServer, leaving: LoopbackPhone, script: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,7 +232,7 @@ def test_a_folder_that_remained_goes_with_the_next_run(
     phone: Phone, loopback: LoopbackPhone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(phone_workspace, "remove_folder", lambda adb, folder: False)
+        patch.setattr(phone_workspace, "remove_folder", lambda adb, folder, even_interrupted: False)
         with phone.workspace() as first:
             pass
     assert loopback.files, "the removal was hindered"

@@ -83,7 +83,7 @@ def session(artifacts: Artifacts, tmp_path_factory: pytest.TempPathFactory) -> S
 def _short_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hanging runner counts as hung after a second."""
     monkeypatch.setattr(benching, "LOAD_S", 0.0)
-    monkeypatch.setattr(benching, "max_seconds", lambda options: 0.5)
+    monkeypatch.setattr(benching, "max_seconds", lambda *arguments: 0.5)
 
 
 def test_a_good_session_is_a_record_that_says_what_it_is(
@@ -106,7 +106,7 @@ class Case:
         message: In its text.
         fault: Of the connection.
         runner: What the runner does; `{thermal}` is the file that `dumpsys thermalservice` prints.
-        slow: A variant of another case, for the slow tests: sessions add up.
+        slow: A variant of another case or of one of the command line, for the slow tests: sessions add up.
     """
 
     error: type[MvtoolError]
@@ -124,6 +124,7 @@ CASES = {
         r"run of runner on .* connection to it was lost",
         Fault(Kind.DROP_SHELL, where="./runner", after=3),
         f"{REPLAY}; echo good so far; sleep 0.2; echo done",
+        slow=True,
     ),
     "drop at the end of the shell": Case(
         DeviceError, "connection to it was lost", Fault(Kind.DROP_SHELL, where="./runner", after=1), slow=True
@@ -131,7 +132,7 @@ CASES = {
     "drop during pull": Case(DeviceError, "connection to it was lost", Fault(Kind.DROP_PULL, after=50)),
     "no space left": Case(DeviceError, "its disk is full", Fault(Kind.REFUSE_PUSH, where=FULL_DISK)),
     "truncated push": Case(DeviceError, "is not what was sent", Fault(Kind.TRUNCATE_PUSH, after=10)),
-    "runner crash": Case(RunnerError, "crashed with SIGSEGV", runner=f"{REPLAY}; kill -SEGV $$"),
+    "runner crash": Case(RunnerError, "crashed with SIGSEGV", runner=f"{REPLAY}; kill -SEGV $$", slow=True),
     "runner killed": Case(RunnerError, "was killed by the phone", runner=f"{REPLAY}; kill -KILL $$", slow=True),
     "runner refuses": Case(
         RunnerError, r"refused \(status 65\).*unknown library", runner="echo unknown library; exit 65"
@@ -139,7 +140,7 @@ CASES = {
     "runner hang": Case(RunnerError, "did not end within", runner=f"{REPLAY}; exec sleep 600"),
     "no result": Case(RunnerError, r"wrote no result\.json", runner="true", slow=True),
     "no dump": Case(RunnerError, r"wrote no check\.bin", runner=f"cp {GOOD_RESULT} {RESULT_FILE}", slow=True),
-    "garbage JSON": Case(RunnerError, "is not complete", runner=f"{REPLAY}; echo '<html>' > {RESULT_FILE}"),
+    "garbage JSON": Case(RunnerError, "is not complete", runner=f"{REPLAY}; echo '<html>' > {RESULT_FILE}", slow=True),
     "half a JSON": Case(
         RunnerError, "is not complete", runner=f"{REPLAY}; head -c 200 {GOOD_RESULT} > {RESULT_FILE}", slow=True
     ),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from loopback_adb import AdbServer
 from loopback_phone import LoopbackPhone
 from loopback_system import DATA
 
-from mvtool.android_bench import phone_workspace
+from mvtool.android_bench import phone, phone_folders
 from mvtool.android_bench.adb import Adb
 from mvtool.android_bench.phone import Phone
-from mvtool.android_bench.phone_workspace import OWNER_FILE, remove_leftovers
+from mvtool.android_bench.phone_folders import OWNER_FILE, remove_leftovers
+from mvtool.errors import DeviceError
 
 KILLED = """
 import sys
@@ -73,7 +75,7 @@ def test_whose_folders_are_removed(
     folder = loopback.system.data / f"mvtool-{'0' * 32}"
     folder.mkdir()
     if owner is not None:
-        this = phone_workspace._this_process()
+        this = phone_folders.this_process()
         (folder / OWNER_FILE).write_text(json.dumps({**this, **owner}))
     for path in (*folder.iterdir(), folder):
         adb.shell(
@@ -113,3 +115,62 @@ def test_an_old_folder_where_a_program_of_another_computer_runs_is_left_alone(
     loopback.system.end_processes()
     assert remove_leftovers(adb) == (folder,)
     assert folder in caplog.text
+
+
+@pytest.fixture
+def other_process() -> Iterator[dict[str, object]]:
+    """What the owner file of another mvtool on this computer says, while it runs."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield {**phone_folders.this_process(), "pid": process.pid, "started": phone_folders.started(process.pid)}
+        process.kill()
+
+
+def own(loopback: LoopbackPhone, owner: dict[str, object], name: str = "3" * 32) -> Path:
+    """A folder of a process on the phone."""
+    folder = loopback.system.data / f"mvtool-{name}"
+    folder.mkdir()
+    (folder / OWNER_FILE).write_text(json.dumps(owner))
+    return folder
+
+
+def test_a_phone_that_another_process_measures_is_refused(
+    adb: Adb, loopback: LoopbackPhone, other_process: dict[str, object]
+) -> None:
+    folder = own(loopback, other_process)
+    pid = other_process["pid"]
+    with (
+        pytest.raises(DeviceError, match=rf"{adb.serial} is in use: process {pid} .*{folder.name}.*kill {pid}"),
+        Phone(adb).workspace(),
+    ):
+        pass
+    assert loopback.files == [folder.name, f"{folder.name}/{OWNER_FILE}"]
+    assert len(loopback.commands) == 1, "nothing is tried there"
+
+
+def test_two_processes_that_begin_at_the_same_moment(
+    adb: Adb, loopback: LoopbackPhone, other_process: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one made its folder after this one had looked."""
+    monkeypatch.setattr(phone, "remove_leftovers", lambda adb, alone: own(loopback, other_process))
+    with pytest.raises(DeviceError, match="is in use"), Phone(adb).workspace():
+        pass
+    assert [name for name in loopback.files if "/" not in name] == [f"mvtool-{'3' * 32}"]
+
+
+def test_whoever_has_begun_goes_on(adb: Adb, loopback: LoopbackPhone, other_process: dict[str, object]) -> None:
+    """With workspaces of its own process beside each other; one that comes later is no reason to end."""
+    device = Phone(adb)
+    with device.workspace() as first:
+        own(loopback, other_process)
+        with device.workspace() as second:
+            assert first.folder != second.folder
+    with pytest.raises(DeviceError, match="is in use"), device.workspace():
+        pass
+
+
+def test_a_folder_that_another_process_just_removes_is_no_reason_to_refuse(
+    adb: Adb, loopback: LoopbackPhone, other_process: dict[str, object]
+) -> None:
+    own(loopback, other_process, f"{'4' * 32}.gone")
+    with Phone(adb).workspace(), Phone(adb).workspace():
+        assert len([name for name in loopback.files if "/" not in name]) == 3

@@ -8,7 +8,7 @@ import pytest
 from loopback_adb import AdbServer
 from loopback_phone import LoopbackPhone
 from loopback_system import Description, why_no_arm64
-from native_launches import Artifacts, needed
+from native_launches import Artifacts, needed, unavailable
 
 from mvtool.android_bench.adb_devices import choose
 from mvtool.android_bench.phone import Phone
@@ -49,6 +49,7 @@ def measure(server: AdbServer, phone: LoopbackPhone, artifact: Path, runner: Run
     return record
 
 
+@pytest.mark.slow
 def test_with_the_runner_of_this_machine(
     server: AdbServer, loopback: LoopbackPhone, artifacts: Artifacts, litert: Runner
 ) -> None:
@@ -70,7 +71,7 @@ def test_with_the_arm64_runner_and_library_under_qemu(server: AdbServer, artifac
     library = needed("MVTOOL_AARCH64_LITERT", "a folder with an arm64 libLiteRt.so") / "libLiteRt.so"
     reason = why_no_arm64()
     if reason is not None:
-        pytest.skip(reason)
+        unavailable(reason)
     sysroot = tmp_path / "sysroot"
     sysroot.mkdir()
     (sysroot / "lib").symlink_to("/usr/aarch64-linux-gnu/lib")

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from fake_launches import small_library
 
 from mvtool.android_bench import links, runners
 from mvtool.android_bench.links import Link
@@ -170,7 +171,7 @@ def test_the_phones_library_lies_beside_under_the_name_that_is_asked_for(
         given / "libexecutorch.so", "-Wl,-soname,libexecutorch_jni.so", "-Wl,--no-as-needed", str(companion)
     )
     monkeypatch.setattr(runners, "build_runner", lambda *arguments: tmp_path / "program")
-    monkeypatch.setattr(runners, "ANDROID_LIBRARIES", {"libc.so.6"})
+    monkeypatch.setattr(links, "ANDROID_LIBRARIES", {"libc.so.6"})
     runner = phone_executorch_runner(Target.ANDROID_ARM64, None, library, folder)
     assert (runner.library, runner.beside) == (None, (folder / "libexecutorch_jni.so", companion))
     assert runner.environment == {"LD_LIBRARY_PATH": "."}
@@ -178,13 +179,6 @@ def test_the_phones_library_lies_beside_under_the_name_that_is_asked_for(
     companion.unlink()
     with pytest.raises(UsageError, match=r"needs .*libfbjni\.so.*com\.facebook\.fbjni:fbjni"):
         phone_executorch_runner(Target.ANDROID_ARM64, None, library, folder)
-
-
-def small_library(path: Path, *flags: str) -> Path:
-    source = path.with_suffix(".c")
-    source.write_text(f"int {path.stem}(void);\nint {path.stem}(void) {{ return 0; }}\n", encoding="ascii")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(path), str(source), *flags], check=True)
-    return path
 
 
 def test_a_python_without_a_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

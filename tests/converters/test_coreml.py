@@ -483,6 +483,7 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file()}
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     """This process has converted other models before; the other is fresh and hashes differently."""
     emit(make_program(Delay(), torch.zeros(1, 4), FOREIGN["delay"][2]), tmp_path / "other.mlpackage", Precision.FP16)

@@ -134,6 +134,7 @@ executorch.emit(quantize(program, clips()), Path(sys.argv[2]) / "int8.pte")
 """
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(fp32: Path, int8: Path, tmp_path: Path) -> None:
     tests = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", SCRIPT, str(tests), str(tmp_path)], check=True, capture_output=True)

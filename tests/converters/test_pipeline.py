@@ -164,7 +164,9 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)], ids=str
+)
 def test_an_interrupted_conversion_leaves_the_previous_build(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:

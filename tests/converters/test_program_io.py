@@ -85,6 +85,7 @@ save_program(capture(model.build(), model.inputs, ModelInfo("background")), sys.
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "other-name"]
     for folder in folders:

@@ -68,6 +68,7 @@ def test_a_model_is_converted_executed_and_written_down(tiny: ModelEntry, tmp_pa
     assert survey.load(tiny) == record
 
 
+@pytest.mark.slow
 def test_a_record_is_not_made_twice(tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     survey = survey_of(tmp_path)
     first = run(survey, tiny)
@@ -95,6 +96,7 @@ def test_what_is_refused_is_said(tiny: ModelEntry, tmp_path: Path, monkeypatch: 
     assert artifact.size_bytes is None
 
 
+@pytest.mark.slow
 def test_an_older_build_is_never_taken_for_the_result(
     tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_faults_of_the_machine_make_no_record(
     assert survey.load(tiny) is None
 
 
+@pytest.mark.slow
 def test_a_check_of_the_whole_build_counts(tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = verifying.verify
 
@@ -164,6 +167,7 @@ def test_an_unforeseen_error_costs_one_model(tmp_path: Path, monkeypatch: pytest
     assert "| `other_zoo_clip` | verified" in (tmp_path / "zoo.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_refused_artifact_leaves_the_others(
     tiny: ModelEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

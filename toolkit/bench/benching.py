@@ -22,7 +22,7 @@ from mvtool.bench.device import Device, Runner, Workspace
 from mvtool.bench.frames_file import feed
 from mvtool.bench.placing import place
 from mvtool.bench.plan import CHECK_FILE, PLAN_FILE, InputFile, Plan
-from mvtool.bench.profiles import Profile, Request, max_seconds
+from mvtool.bench.profiles import Profile, Request, mask, max_seconds
 from mvtool.bench.record import (
     Correctness,
     DeviceFacts,
@@ -38,7 +38,7 @@ from mvtool.bench.run_result import RunResult
 from mvtool.bench.subjects import Subject
 from mvtool.bench.watching import watching
 from mvtool.build import tool_versions
-from mvtool.errors import RunnerError
+from mvtool.errors import MvtoolError, RunnerError
 from mvtool.files import sha256_of
 
 CHECK_STEPS = 8
@@ -111,14 +111,20 @@ class _Contestant:
     correctness: Correctness | None = None
     engine: EngineFacts | None = None
     cross_checks: tuple[CrossCheck, ...] = ()
+    notes: list[str] = field(default_factory=list)
     stopped_early: bool = False
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which a timed part ends in any case."""
+        return max_seconds(self.options, self.subject.model.frames_per_call)
 
     def launch(self, clock: _Clock, hang_s: float, device: str) -> None:
         """Execute the runner once, and take over what it measured."""
         started_s = clock.now_s
         for name in (self.plan.result, CHECK_FILE):
             self.space.remove(name)
-        planned = self.options.warmup_seconds + max_seconds(self.options) + LOAD_S
+        planned = self.options.warmup_seconds + self.longest_s + LOAD_S
         self.space.execute(self.runner.program.name, (PLAN_FILE,), self.runner.environment, planned + hang_s)
         result = RunResult.parse(self.space.get(self.plan.result), device)
         self.correctness = check(self.plan, self.space.get(CHECK_FILE), self.expected, device)
@@ -197,13 +203,13 @@ class _Run:
             library=library,
             inputs=inputs,
             threads=self.request.threads,
-            affinity=self.request.affinity,
+            affinity=None if self.request.affinity is None else mask(self.request.affinity),
             check_steps=CHECK_STEPS,
             warmup_invokes=options.warmup_invokes,
             warmup_seconds=options.warmup_seconds,
             min_invokes=options.min_invokes,
             min_seconds=options.min_seconds,
-            max_seconds=max_seconds(options),
+            max_seconds=max_seconds(options, subject.model.frames_per_call),
             calls_per_second=None if options.fps is None else options.fps / subject.model.frames_per_call,
         )
 
@@ -226,7 +232,12 @@ class _Run:
         """After the launches, so that another tool's heat does not fall on them."""
         if self.cross_check is not None:
             self.tell(f"cross-check of {one.subject.name}", 0, 0)
-            found = self.cross_check(one.space, one.subject, one.runner)
+            try:
+                found = self.cross_check(one.space, one.subject, one.runner)
+            except MvtoolError as error:
+                # The launches before it are whole; another tool's fault is no reason to lose them.
+                one.notes.append(f"The cross-check failed: {error}")
+                return
             one.cross_checks = () if found is None else (found,)
 
     def _read(self, moment: Moment) -> None:
@@ -237,7 +248,7 @@ class _Run:
     def _record(self, one: _Contestant) -> Record:
         assert one.engine is not None
         assert one.correctness is not None
-        peaks = self.roofline(self.device, self.request, one.subject) if self.roofline else None
+        peaks = self._peaks(one)
         return Record(
             id=uuid.uuid4().hex,
             session=self.session,
@@ -258,16 +269,29 @@ class _Run:
             extra=dict[str, Any](self.request.tags),
         )
 
+    def _peaks(self, one: _Contestant) -> Roofline | None:
+        if self.roofline is None:
+            return None
+        try:
+            return self.roofline(self.device, self.request, one.subject)
+        except MvtoolError as error:
+            one.notes.append(f"The peaks of the device could not be measured: {error}")
+            return None
+
     def _notes(self, one: _Contestant) -> Iterator[str]:
         if self.facts.loopback:
             yield "Measured on a stand-in for a phone, on the host itself: no figure is that of a phone."
         if self.facts.emulated:
             yield "Instructions were emulated: neither time nor memory means anything."
-        if one.stopped_early:
+        fewest = min(len(launch.samples.start_ns) for launch in one.launches)
+        if one.stopped_early and fewest < one.options.min_invokes:
             yield (
-                f"A launch was ended after {max_seconds(one.options):g} seconds with fewer than the "
-                f"{one.options.min_invokes} invokes that the profile asks for."
+                f"A launch was ended after {one.longest_s:g} seconds with {fewest} invokes, fewer than the "
+                f"{one.options.min_invokes} that the profile asks for."
             )
+        elif one.stopped_early:
+            yield f"A launch was ended after {one.longest_s:g} seconds: calls could not keep the pace."
+        yield from one.notes
         if one.engine is not None and one.engine.memory_includes:
             yield f"The process also holds {', '.join(one.engine.memory_includes)}, which an app would not."
 
@@ -277,4 +301,5 @@ def file_name(record: Record) -> str:
     device = "".join(letter if letter.isalnum() else "-" for letter in record.device.name.lower()).strip("-")
     stamp = record.created.replace(":", "").replace("-", "")[:15]
     artifact = record.artifact
-    return f"{record.model.name}_{artifact.precision}_{artifact.runtime}_{device}_{stamp}_{record.id[:6]}.json"
+    build = "" if artifact.build in (None, record.model.name) else f"_{artifact.build}"
+    return f"{record.model.name}{build}_{artifact.precision}_{artifact.runtime}_{device}_{stamp}_{record.id[:6]}.json"

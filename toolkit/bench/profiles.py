@@ -8,6 +8,7 @@ since a single process does not show how much the next one differs.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,10 @@ LAUNCHES = 8
 (docs/decisions/011-comparing-benchmarks.md)."""
 MIN_INVOKES = 1024
 MIN_SECONDS = 60.0
+MAX_THREADS = 1024
+"""More than any phone has; the runner refuses more."""
+MARGIN_S = 5.0
+"""The last calls of a run may be late."""
 
 
 class Profile(StrEnum):
@@ -62,10 +67,10 @@ class Request:
     tags: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Refuse what contradicts itself or is no sensible number.
 
         Raises:
-            UsageError: `quick` and `minutes` together, or an affinity that is no mask.
+            UsageError: `quick` and `minutes` together, an affinity that is no mask, or a number out of its range.
         """
         if self.quick and self.minutes is not None:
             raise UsageError("--quick and --minutes contradict each other; give one of them.")
@@ -73,6 +78,14 @@ class Request:
             raise UsageError(
                 f"--affinity got {self.affinity!r}; expected a hexadecimal mask of processors such as 80 for the eighth."
             )
+        for option, value, low, high in (
+            ("--threads", self.threads, 1, MAX_THREADS),
+            ("--fps", self.fps, 0.01, 1e6),
+            ("--minutes", self.minutes, 0.0, 24 * 60),
+            ("--max-temperature", self.max_temperature_c, -50.0, 150.0),
+        ):
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{option} got {value:g}; expected a number from {low:g} to {high:g}.")
 
     @property
     def profile(self) -> Profile:
@@ -105,16 +118,26 @@ class Request:
         )
 
 
-def max_seconds(options: Options) -> float:
-    """Longest timed part of one launch: a slow model must not take hours for its number of invokes."""
-    return max(4.0 * options.min_seconds, 20.0)
+def max_seconds(options: Options, frames_per_call: int) -> float:
+    """Longest timed part of one launch: a slow model must not take hours for its number of invokes.
+
+    Args:
+        options: Of the run; a slow pace is what was asked for, and has the time that it needs.
+        frames_per_call: Video frames that one call consumes.
+    """
+    if options.profile == Profile.SUSTAINED.value:
+        return options.min_seconds + MARGIN_S
+    paced_s = 0.0 if options.fps is None else options.min_invokes * frames_per_call / options.fps + MARGIN_S
+    return max(4.0 * options.min_seconds, 20.0, paced_s)
+
+
+def mask(text: str) -> str:
+    """A mask without its prefix, as the runner takes it."""
+    return text.lower().removeprefix("0x")
 
 
 def _is_mask(text: str) -> bool:
-    try:
-        return int(text, 16) > 0
-    except ValueError:
-        return False
+    return re.fullmatch(r"(0x)?[0-9a-f]{1,64}", text.lower()) is not None and int(text, 16) > 0
 
 
 def _profile(name: Profile, launches: int, invokes: int, seconds: float, warmup: tuple[int, float]) -> Options:

@@ -137,6 +137,7 @@ class ArtifactFacts(Document):
 
     Attributes:
         file: Its name, without folder.
+        build: Name of the build folder that it lies in; None for a file by itself.
         runtime: Runtime it is for.
         precision: Arithmetic of the bulk of its operators.
         bytes: Size.
@@ -146,6 +147,7 @@ class ArtifactFacts(Document):
     """
 
     file: str
+    build: str | None = None
     runtime: Runtime
     precision: Precision
     bytes: Bytes
@@ -323,11 +325,12 @@ class Correctness(Document):
 
 
 class Roofline(Document):
-    """Peaks of the same device, measured in the same run with the same library and number of threads.
+    """Peaks of the same device, measured in the same run.
 
     Attributes:
-        macs_per_second: Precision to multiply-adds per second of a large matrix product.
-        bytes_per_second: Of a copy that does not fit the caches, bytes read and written together.
+        macs_per_second: Precision to multiply-adds per second of a large matrix product, with the library, threads and
+            affinity of the run.
+        bytes_per_second: Of a copy by one thread that does not fit the caches, bytes read and written together.
         method: How they were measured.
     """
 
@@ -342,9 +345,8 @@ class Record(Document):
     Attributes:
         schema_id: Always `mvtool.bench/1`; the JSON key is `schema`.
         id: Unique per record.
-        session: Shared by the records of one call of `mvtool bench`; those of one session were interleaved if
-            `interleaved` says so.
-        interleaved: The session's launches of several artifacts took turns.
+        session: Shared by the records whose launches took turns.
+        interleaved: There are other records of this session.
         created: UTC, ISO 8601, when the first launch was prepared.
         model: What was measured.
         artifact: Its file.

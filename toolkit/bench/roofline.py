@@ -2,7 +2,7 @@
 
 The compute peak is that of a large matrix product: four 1x1 convolutions of 512 to 512 channels over 32x32 pixels, 1.07 G
 multiply-adds with 256 operations per byte of weights, so that arithmetic and nothing else limits it. The bandwidth
-is that of a copy of 128 MiB. S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009.
+is that of a copy of 128 MiB by one thread that is pinned to no processor. S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,7 @@ from mvtool.bench.device import Device, Runner, Workspace
 from mvtool.bench.frames_file import feed
 from mvtool.bench.placing import place
 from mvtool.bench.plan import PLAN_FILE, InputFile, Plan
-from mvtool.bench.profiles import Request
+from mvtool.bench.profiles import Request, mask
 from mvtool.bench.record import Roofline
 from mvtool.bench.run_result import RunResult
 from mvtool.bench.subjects import Subject
@@ -38,6 +39,8 @@ METHOD = (
     f"copy of {COPY_BYTES >> 20} MiB"
 )
 _LOG = logging.getLogger(__name__)
+_CONVERTING = threading.Lock()
+"""Phones that are measured at the same time share the cache."""
 
 
 class Rooflines:
@@ -64,7 +67,8 @@ class Rooflines:
     def _measure(self, device: Device, request: Request, runtime: Runtime) -> Roofline | None:
         self._tell(f"peaks of the device, {runtime}")
         try:
-            build = product(runtime, self._cache)
+            with _CONVERTING:
+                build = product(runtime, self._cache)
         except MissingExtraError as error:
             _LOG.warning("No roofline: %s", error)
             return None
@@ -105,7 +109,8 @@ def _convert(runtime: Runtime, folder: Path) -> Build:
 
 
 def _fastest_ns(space: Workspace, artifact: Path, ports: PortManifest, runner: Runner, request: Request) -> int:
-    plan_of = partial(_plan, ports, request.threads, request.affinity)
+    affinity = None if request.affinity is None else mask(request.affinity)
+    plan_of = partial(_plan, ports, request.threads, affinity)
     plan = place(space, artifact, ports, runner, feed(ports), plan_of)
     space.execute(runner.program.name, (PLAN_FILE,), runner.environment, TIMEOUT_S)
     result = RunResult.parse(space.get(plan.result), "the roofline")

@@ -80,10 +80,11 @@ def _of_build(build: Build, runtimes: Sequence[str] | None, precisions: Sequence
     for entry in entries:
         build.check_hash(entry)
     entries.sort(key=lambda entry: (MEASURED.index(entry.runtime), DEFAULT_PRECISIONS.index(entry.precision)))
-    return [_of_file(build.path(entry), macs) for entry in entries]
+    label = build.folder.resolve().name
+    return [_of_file(build.path(entry), macs, label) for entry in entries]
 
 
-def _of_file(path: Path, macs: int | None) -> Subject:
+def _of_file(path: Path, macs: int | None, build: str | None = None) -> Subject:
     runtime = runtime_of(path)
     if runtime not in MEASURED:
         raise UsageError(f"{path} is a Core ML package; those are measured on Apple's devices only.")
@@ -93,6 +94,7 @@ def _of_file(path: Path, macs: int | None) -> Subject:
     others = [*ports.inputs, *ports.outputs]
     artifact = ArtifactFacts(
         file=path.name,
+        build=build,
         runtime=ports.runtime,
         precision=ports.precision,
         bytes=size_of(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,7 @@ RUNTIMES = ("tflite", "executorch")
 @click.option("--build-runner", is_flag=True, help="Compile the native runner, and print where it is.")
 @json_option()
 def command(paths: tuple[Path, ...], build_runner: bool, as_json: bool, **given: Any) -> None:
-    """Measure latency and memory of artifacts on this machine or on phones.
+    """Measure latency and memory on this machine or on phones.
 
     PATHS are build folders or single files. Frames of a video are fed in turn, the state goes from call to call, and what the
     device computes is compared with this machine before any latency is believed. Writes one record per artifact;
@@ -69,7 +70,7 @@ def command(paths: tuple[Path, ...], build_runner: bool, as_json: bool, **given:
     """
     console.show_warnings(verbose=False)
     if build_runner:
-        _build_runner(given["runtimes"] or RUNTIMES, given["ndk"], given["lib"], as_json)
+        _build_runner(given["runtimes"], given["ndk"], given["lib"], as_json)
         return
     if not paths:
         raise UsageError("Nothing to measure was named; give a build folder, or --build-runner to compile the runner.")
@@ -77,16 +78,13 @@ def command(paths: tuple[Path, ...], build_runner: bool, as_json: bool, **given:
 
 
 def _measure(paths: Sequence[Path], given: dict[str, Any], as_json: bool) -> None:
-    from mvtool.android_bench.measure import Tools, measure
+    from mvtool.android_bench.measure import measure
+    from mvtool.android_bench.open_device import Tools
     from mvtool.bench.record import Record
     from mvtool.bench.subjects import subjects
 
     found = [subject for path in paths for subject in subjects(path, given["runtimes"], given["precisions"])]
     tools = Tools(given["runner"], given["lib"], given["ndk"], given["adb"], given["benchmark_model"])
-    if tools.runner is not None and len({subject.artifact.runtime for subject in found}) > 1:
-        raise UsageError(
-            "--runner is for one runtime; choose the artifacts with --runtime tflite or --runtime executorch."
-        )
     with launch_bars() as tell:
         outcome = measure(
             found,
@@ -103,6 +101,7 @@ def _measure(paths: Sequence[Path], given: dict[str, Any], as_json: bool) -> Non
         console.print_json([_figures(path, record) for path, record in zip(outcome.records, records, strict=True)])
     else:
         _print(outcome.records, records)
+    outcome.raise_failed()
 
 
 def request_of(given: dict[str, Any]) -> Request:
@@ -184,7 +183,7 @@ def _print(paths: Sequence[Path], records: Sequence[Record]) -> None:
             record.device.name + (" (loopback)" if record.device.loopback else ""),
             record.engine.delegate,
             f"{median.value:.3f}",
-            f"{median.low:.3f}-{median.high:.3f}",
+            "one launch" if len(record.launches) == 1 else f"{median.low:.3f}-{median.high:.3f}",
             f"{summary.p90_ms:.3f}",
             f"{summary.p99_ms:.3f}",
             f"{summary.first_ms:.2f}",
@@ -196,23 +195,51 @@ def _print(paths: Sequence[Path], records: Sequence[Record]) -> None:
         )
     to.print(listing)
     for record, summary in zip(records, summaries, strict=True):
-        for line in (*summary.stability.reasons, *record.notes):
+        for line in (*summary.stability.reasons, *summary.stability.hints, *record.notes):
             to.print(f"{record.artifact.file}: {line}", markup=False)
     for path in paths:
         to.print(f"Record: {path}", markup=False)
+    for base, new in _in_turns(paths, records):
+        to.print(f"Compare: mvtool compare {base} {new}", markup=False)
 
 
-def _build_runner(runtimes: Sequence[str], ndk: Path | None, library: Path | None, as_json: bool) -> None:
-    """Compile the runners for this machine, or with an NDK for 64-bit ARM phones."""
+def _in_turns(paths: Sequence[Path], records: Sequence[Record]) -> list[tuple[Path, Path]]:
+    """Records of one session of the same runtime and precision: the first is what the others are compared with."""
+    first: dict[tuple[str, ...], Path] = {}
+    pairs = []
+    for path, record in zip(paths, records, strict=True):
+        key = (record.session, record.model.name, record.artifact.runtime, record.artifact.precision)
+        if key in first:
+            pairs.append((first[key], path))
+        first.setdefault(key, path)
+    return pairs
+
+
+def _build_runner(runtimes: Sequence[str] | None, ndk: Path | None, library: Path | None, as_json: bool) -> None:
+    """Compile the runners for this machine, or with an NDK for 64-bit ARM phones.
+
+    Raises:
+        UsageError: What was asked for needs a library that was not given.
+    """
     from mvtool.android_bench.runners import build_runner
     from mvtool.android_bench.toolchain import Target
     from mvtool.ports import Runtime
 
     target = Target.HOST if ndk is None else Target.ANDROID_ARM64
-    wanted = [name for name in runtimes if ndk is None or name == "tflite" or library is not None]
+    if runtimes and "executorch" in runtimes and ndk is not None and library is None:
+        raise UsageError(
+            "The runner of .pte files for a phone is linked with ExecuTorch's library; give libexecutorch.so with --lib."
+        )
+    wanted = runtimes or _possible(ndk, library)
     built = {name: str(build_runner(Runtime(name), target, ndk, library)) for name in wanted}
     if as_json:
         console.print_json({"target": target.value, "runners": built})
         return
     for name, path in built.items():
         click.echo(f"{name} ({target.value}): {path}")
+
+
+def _possible(ndk: Path | None, library: Path | None) -> tuple[str, ...]:
+    """All runtimes whose runner can be linked with what is installed or given."""
+    linkable = library is not None if ndk is not None else importlib.util.find_spec("executorch") is not None
+    return RUNTIMES if linkable else ("tflite",)

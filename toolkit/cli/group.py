@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "convert": LazyCommand("mvtool.cli.convert", "Convert a model for phones: TFLite, Core ML, ExecuTorch."),
     "verify": LazyCommand("mvtool.cli.verify", "Execute every artifact of a build and compare it with the model."),
     "run": LazyCommand("mvtool.cli.run", "Label a video with a converted model."),
-    "bench": LazyCommand("mvtool.cli.bench", "Measure latency and memory of artifacts on this machine or on phones."),
+    "bench": LazyCommand("mvtool.cli.bench", "Measure latency and memory on this machine or on phones."),
     "compare": LazyCommand("mvtool.cli.compare", "Say whether a benchmark got faster or slower."),
     "report": LazyCommand("mvtool.cli.report", "Show benchmark records as one page or as markdown."),
     "inspect": LazyCommand("mvtool.cli.inspect", "Show the ports and states of an artifact or a build."),

@@ -194,6 +194,7 @@ def test_a_crash_in_one_artifact_leaves_the_report(small: Build, monkeypatch: py
     assert not found.passed
 
 
+@pytest.mark.slow
 def test_a_model_of_whole_clips(tmp_path: Path) -> None:
     from tiny_models import SIZE, TinyClip, seeded
 

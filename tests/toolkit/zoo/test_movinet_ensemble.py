@@ -73,6 +73,7 @@ def test_gate_reaches_all_members() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+@pytest.mark.slow
 def test_export_mutates_exactly_the_states() -> None:
     """One step of two frames."""
     model, clip = build("movinet_a0_stream_ensemble"), torch.rand(1, 3, 2, 32, 32)
