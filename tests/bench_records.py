@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from mvtool.bench.record import (
 from mvtool.ports import Precision, Runtime
 
 MIB = 2**20
+PAGE_BYTES = 4096
 
 HOST = DeviceFacts(
     kind=DeviceKind.HOST,
@@ -75,6 +77,9 @@ class Noise:
         spike_scale: which adds this part times a Pareto variable of exponent 1.5 (infinite variance).
         session_std: Of the level of a session, which all launches of interleaved records share.
         slot_std: Of the level of a place in the order of launches, which interleaved records share.
+        memory_std: Of the peak memory of a launch, as a part of it.
+        memory_step_share: Probability that a launch needed a step more, such as an arena that grew once more,
+        memory_step_by: by a part drawn evenly from this range.
     """
 
     launch_std: float = 0.0
@@ -87,13 +92,24 @@ class Noise:
     spike_scale: float = 0.3
     session_std: float = 0.0
     slot_std: float = 0.0
+    memory_std: float = 0.0
+    memory_step_share: float = 0.0
+    memory_step_by: tuple[float, float] = (0.05, 0.25)
 
 
 SILENT = Noise()
 CALM = Noise(launch_std=0.005, drift_std=0.003, jitter_std=0.01, spike_share=0.005, spike_scale=0.1)
-NOISY = Noise(launch_std=0.02, slow_share=0.08, drift_std=0.01, jitter_std=0.02, spike_share=0.02)
-NOISIER = Noise(launch_std=0.03, slow_share=0.08, drift_std=0.015, jitter_std=0.03, spike_share=0.02)
-NOISIEST = Noise(launch_std=0.04, slow_share=0.08, drift_std=0.015, jitter_std=0.03, spike_share=0.02)
+NOISY = Noise(
+    launch_std=0.02,
+    slow_share=0.08,
+    drift_std=0.01,
+    jitter_std=0.02,
+    spike_share=0.02,
+    memory_std=0.01,
+    memory_step_share=0.08,
+)
+NOISIER = replace(NOISY, launch_std=0.03, drift_std=0.015, jitter_std=0.03, memory_std=0.02)
+NOISIEST = replace(NOISIER, launch_std=0.04)
 HOPELESS = Noise(launch_std=0.15, slow_share=0.2, slow_by=(0.2, 0.6), drift_std=0.05, jitter_std=0.05, spike_share=0.05)
 
 
@@ -128,6 +144,19 @@ def latencies(
     jitter = draw.normal(0, noise.jitter_std, drift.shape)
     spikes = (draw.random(drift.shape) < noise.spike_share) * draw.pareto(1.5, drift.shape) * noise.spike_scale
     return base_ms * np.exp(level + drift + jitter) * (1 + spikes)
+
+
+def peaks(
+    noise: Noise, *, launches: int = 6, peak_bytes: int = 30 * MIB, trials: int = 1, seed: int = 0
+) -> NDArray[np.int64]:
+    """Peak memory of each launch above its baseline in whole pages, in bytes, `(trials, launches)`."""
+    draw = np.random.default_rng(seed + 2_000_003)
+    level = draw.normal(0, noise.memory_std, (trials, launches))
+    level += np.log1p(draw.uniform(*noise.memory_step_by, level.shape)) * (
+        draw.random(level.shape) < noise.memory_step_share
+    )
+    pages: NDArray[np.int64] = np.rint(peak_bytes * np.exp(level) / PAGE_BYTES).astype(np.int64)
+    return pages * PAGE_BYTES
 
 
 def _autocorrelated(draw: np.random.Generator, shape: tuple[int, int, int], correlation: float) -> NDArray[np.float64]:
@@ -180,7 +209,7 @@ def record(
         threads: Threads of the runtime.
         artifact: Any text; records with equal ones measured the same file.
         artifact_bytes: Size of the file.
-        peak_bytes: Peak memory above the baseline.
+        peak_bytes: Peak memory above the baseline, without noise.
         swap_bytes: Swapped out at the end.
         session: Word for a session whose launches took turns; records with equal ones were interleaved.
         readings: Of temperature and battery; two ordinary ones where none are given.
@@ -192,7 +221,8 @@ def record(
     return record_of(
         drawn,
         pace_ms=pace_ms,
-        launches_memory=(peak_bytes, swap_bytes),
+        peak_bytes=peaks(noise, launches=launches, peak_bytes=peak_bytes, seed=seed)[0].tolist(),
+        swap_bytes=swap_bytes,
         id=_sha256(
             f"{seed} {artifact} {model} {base_ms} {runtime} {precision} {fps} {threads} {profile} {device.serial}"
         )[:32],
@@ -229,7 +259,8 @@ def record(
 def record_of(
     latency_ms: NDArray[np.float64],
     pace_ms: float | None = None,
-    launches_memory: tuple[int, int] = (0, 0),
+    peak_bytes: Sequence[int] = (),
+    swap_bytes: int = 0,
     **facts: object,
 ) -> Record:
     """A record of given latencies `(launches, invokes)`; what `facts` lacks is as in `record`.
@@ -237,7 +268,8 @@ def record_of(
     Args:
         latency_ms: Latency of each invoke.
         pace_ms: Period of a paced run.
-        launches_memory: Peak memory above the baseline, and memory swapped out at the end.
+        peak_bytes: Peak memory of each launch above the baseline; 0 where none are given.
+        swap_bytes: Memory swapped out at the end.
         facts: Fields of `Record`.
     """
     if not facts:
@@ -248,7 +280,10 @@ def record_of(
         facts["correctness"] = Correctness(steps=8, reference="LiteRT 2.3.0 on x86_64", ports=(check,))
     facts.setdefault("created", "2026-03-01T12:00:00Z")
     facts.setdefault("tools", {"mvtool": "0.4.0"})
-    launches = [_launch(row, 10.0 * i, pace_ms, *launches_memory) for i, row in enumerate(latency_ms)]
+    launches = [
+        _launch(row, 10.0 * i, pace_ms, peak, swap_bytes)
+        for i, (row, peak) in enumerate(zip(latency_ms, peak_bytes or [0] * len(latency_ms), strict=True))
+    ]
     facts.pop("schema_id", None)
     return Record(launches=tuple(launches), **facts)
 

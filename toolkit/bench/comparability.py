@@ -14,12 +14,26 @@ MISSING: Final = "missing"
 
 def _device(record: Record) -> str:
     device = record.device
-    return " ".join(filter(None, (device.kind, device.manufacturer, device.model or device.name, device.soc)))
+    name = " ".join(filter(None, (device.kind, device.manufacturer, device.model or device.name, device.soc)))
+    return f"{name}, {device.cores} cores, {_memory_gib(device.memory_bytes)} GiB"
+
+
+def _memory_gib(size_bytes: int) -> str:
+    """The memory as it is sold, a power of two or one and a half: what a system leaves of it changes with its version."""
+    power = 1 << max(size_bytes - 1, 1).bit_length()
+    return f"{(3 * power // 4 if size_bytes <= 3 * power // 4 else power) / 2**30:g}"
 
 
 def _library(record: Record) -> str:
     engine = record.engine
     return f"{engine.library} {engine.library_version or engine.library_sha256 or 'of unknown version'}"
+
+
+def _library_build(record: Record) -> str:
+    """The library with its hash, for builds that carry one version."""
+    engine = record.engine
+    build = f" ({engine.library_sha256[:12]})" if engine.library_version and engine.library_sha256 else ""
+    return _library(record) + build
 
 
 def _frames(record: Record) -> str:
@@ -37,6 +51,7 @@ ASPECTS: Final[Mapping[str, Callable[[Record], str]]] = {
     "runtime": lambda record: record.artifact.runtime,
     "precision": lambda record: record.artifact.precision,
     "device": _device,
+    "serial": lambda record: record.device.serial,
     "build": lambda record: f"{record.device.os} {record.device.os_version} ({record.device.build})",
     "api": lambda record: record.engine.api,
     "library": _library,
@@ -52,8 +67,8 @@ ASPECTS: Final[Mapping[str, Callable[[Record], str]]] = {
 
 _FOLLOW: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime": ("api", "library", "delegate"),
-    "device": ("build",),
-    "loopback": ("device", "build"),
+    "device": ("serial", "build"),
+    "loopback": ("device", "serial", "build"),
 }
 """Allowing the first alone would be no use: the others differ with it."""
 
@@ -82,9 +97,9 @@ def check(base: Sequence[Record], new: Sequence[Record], allow: Collection[str] 
     """
     may_differ = permitted(allow)
     everything = [*base, *new]
-    different = {name: values for name, of in ASPECTS.items() if len(values := _values(of, everything)) > 1}
+    different = {name: of for name, of in _aspects(everything).items() if len(_values(of, everything)) > 1}
     if refused := [name for name in different if name not in may_differ]:
-        told = "; ".join(f"{name}: {_sides(ASPECTS[name], base, new)}" for name in refused)
+        told = "; ".join(f"{name}: {_sides(different[name], base, new)}" for name in refused)
         raise UsageError(
             f"These benchmarks of {base[0].model.name} cannot be compared, they differ in more than the artifact. {told}. "
             f"Measure both under the same conditions, or say what may differ with --allow {','.join(refused)}."
@@ -92,8 +107,27 @@ def check(base: Sequence[Record], new: Sequence[Record], allow: Collection[str] 
     _check_real(everything, may_differ)
     _check_one_artifact("base", base)
     _check_one_artifact("new", new)
-    told_anyway = [f"Different {name}: {_sides(ASPECTS[name], base, new)}." for name in different]
+    told_anyway = [f"Different {name}: {_allowed(name, of, base, new)}." for name, of in different.items()]
     return (*told_anyway, *_worth_knowing(base, new))
+
+
+def _aspects(records: Sequence[Record]) -> Mapping[str, Callable[[Record], str]]:
+    """`ASPECTS`; the library with its hash where those that are known differ for one instruction set."""
+    builds: dict[str, set[str]] = {}
+    for record in records:
+        if record.engine.library_sha256 is not None:
+            builds.setdefault(record.device.abi, set()).add(record.engine.library_sha256)
+    several = any(len(found) > 1 for found in builds.values())
+    return {**ASPECTS, "library": _library_build} if several else ASPECTS
+
+
+def _allowed(name: str, of: Callable[[Record], str], base: Sequence[Record], new: Sequence[Record]) -> str:
+    """What differs, for readers of a comment or page; no serial, which would tell whose phone it was."""
+    if name == "serial":
+        return (
+            f"{len(_values(of, [*base, *new]))} devices, which differ among themselves even where they are of one model"
+        )
+    return _sides(of, base, new)
 
 
 def _values(of: Callable[[Record], str], records: Sequence[Record]) -> tuple[str, ...]:
@@ -130,6 +164,22 @@ def _worth_knowing(base: Sequence[Record], new: Sequence[Record]) -> list[str]:
         notes.append("Both sides measured the same file.")
     if len(_values(lambda record: record.engine.runner_sha256, [*base, *new])) > 1:
         notes.append("The runners are different builds.")
-    if len(serials := _values(lambda record: record.device.serial, [*base, *new])) > 1:
-        notes.append(f"Measured on {len(serials)} devices of one model, which differ among themselves.")
+    for title, of in _MANNERS.items():
+        if len(_values(of, [*base, *new])) > 1:
+            notes.append(f"{title} differs: {_sides(of, base, new)}.")
     return notes
+
+
+def _limit(record: Record) -> str:
+    limit = record.options.max_temperature_c
+    return "none" if limit is None else f"{limit:g} degrees Celsius"
+
+
+_MANNERS: Final[Mapping[str, Callable[[Record], str]]] = {
+    "How states reach their inputs": lambda record: record.engine.state_loop,
+    "What the memory of the process includes": lambda record: (
+        ", ".join(record.engine.memory_includes) or "nothing more"
+    ),
+    "The temperature that launches waited for (--max-temperature)": _limit,
+}
+"""What does not forbid a comparison, but may explain it."""

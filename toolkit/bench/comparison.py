@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from mvtool.bench import comparability
 from mvtool.bench.intervals import Estimate
-from mvtool.bench.metrics import METRICS, Kind, Metric
+from mvtool.bench.metrics import METRICS, Kind, Metric, told_by
 from mvtool.bench.record import Record
+from mvtool.bench.stability import SEVERE, judge, thermal_status
 from mvtool.bench.statistics import launch_peak_bytes
 from mvtool.bench.verdict import Verdict, change, verdict
 from mvtool.errors import UsageError
 
-__all__ = ["Compared", "Comparison", "Verdict", "check_thresholds", "compare"]
+__all__ = ["Compared", "Comparison", "Verdict", "check_thresholds", "check_told", "compare"]
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +33,8 @@ class Compared:
 
     Attributes:
         metric: Which.
-        base: Geometric mean of its launches in ms or bytes; mean for shares.
+        base: Geometric mean of its launches in ms or bytes (0 if one of them is 0); mean for shares; None where a record of
+            the side does not tell the metric.
         new: The same of the new side.
         change: Ratio new / base, for shares the difference new - base, with its 95 % interval; None where launches are too
             few to have one.
@@ -43,8 +45,8 @@ class Compared:
     """
 
     metric: Metric
-    base: float
-    new: float
+    base: float | None
+    new: float | None
     change: Estimate | None
     threshold_percent: float
     gated: bool
@@ -96,18 +98,20 @@ def compare(
         allow: Words of `comparability.ALLOWED_WORDS`: what may differ beside the artifact.
 
     Raises:
-        UsageError: The records cannot be compared, or `thresholds` names what is no metric.
+        UsageError: The records cannot be compared, or `thresholds` names what is no metric or none that a record has.
     """
     thresholds = thresholds or {}
     check_thresholds(thresholds)
     if not base or not new:
         raise UsageError("Nothing to compare: give at least one record on each side.")
     notes = comparability.check(base, new, allow)
+    check_told(thresholds, [*base, *new])
     base, new = sorted(base, key=_order), sorted(new, key=_order)
     paired = _took_turns(base, new)
     compared = [_compare(metric, base, new, paired, thresholds.get(name)) for name, metric in METRICS.items()]
     known = tuple(one for one in compared if one is not None)
-    return Comparison(tuple(base), tuple(new), paired, known, notes)
+    doubts = (*_sessions(base, new, paired), *_doubts("base", base), *_doubts("new", new))
+    return Comparison(tuple(base), tuple(new), paired, known, (*notes, *doubts))
 
 
 def check_thresholds(thresholds: Mapping[str, float]) -> None:
@@ -125,6 +129,38 @@ def check_thresholds(thresholds: Mapping[str, float]) -> None:
             )
 
 
+def check_told(thresholds: Mapping[str, float], records: Sequence[Record]) -> None:
+    """Refuse thresholds of metrics that no record has: what is asked to be gated must not go missing in silence.
+
+    Raises:
+        UsageError: None of the records tells a metric.
+    """
+    for name in thresholds:
+        if not told_by(METRICS[name], records):
+            raise UsageError(
+                f"--threshold names {name!r}, but no record tells it: missed deadlines need a pace (`mvtool bench --fps`), "
+                "memory a device that is not emulated. Measure so, or leave the threshold out."
+            )
+
+
+def _sessions(base: Sequence[Record], new: Sequence[Record], paired: bool) -> tuple[str, ...]:
+    """What the number of records does not let one see."""
+    fewest = min(len(base), len(new))
+    remedy = "measure in turns with --interleave, or give three records a side"
+    if paired or fewest > 2:
+        return ()
+    if fewest == 1:
+        return (f"One record of a side cannot see the difference between two sessions; {remedy}.",)
+    return (f"With two records a side only a large change can be told from the difference between sessions; {remedy}.",)
+
+
+def _doubts(side: str, records: Sequence[Record]) -> tuple[str, ...]:
+    """Why the figures of a side may not be believed, and what was noted when they were measured."""
+    told = [(record.id, text) for record in records for text in (*judge(record).reasons, *record.notes)]
+    which = {identifier: f", record {identifier[:8]}" if len(records) > 1 else "" for identifier, _ in told}
+    return tuple(dict.fromkeys(f"{side.capitalize()}{which[identifier]}: {text}" for identifier, text in told))
+
+
 def _order(record: Record) -> tuple[str, str, str]:
     return record.created, record.session, record.id
 
@@ -139,34 +175,63 @@ def _took_turns(base: Sequence[Record], new: Sequence[Record]) -> bool:
 def _compare(
     metric: Metric, base: Sequence[Record], new: Sequence[Record], paired: bool, threshold: float | None
 ) -> Compared | None:
-    """One metric; None where a side does not tell it."""
-    before, after = (_observations(metric, records) for records in (base, new))
-    if before is None or after is None:
+    """One metric; None where neither side tells it."""
+    observed = [[metric.observe(record) for record in records] for records in (base, new)]
+    if all(one is None for side in observed for one in side):
         return None
+    before, after = (_complete(side) for side in observed)
     percent, gated = (metric.threshold_percent, metric.gated) if threshold is None else (threshold, True)
     values = _middle(metric.kind, before), _middle(metric.kind, after)
-    found = change(metric.kind, before, after, paired) if metric.repeated else Estimate(*[values[1] / values[0]] * 3)
-    reason = _unknown(metric, found, (*base, *new))
+    found = None
+    if not (reason := _lacking(metric, before, after)):
+        found = _change(metric, before or [], after or [], paired)
+        reason = _unknown(metric, found, (*base, *new))
     said = Verdict.INCONCLUSIVE if reason or found is None else verdict(metric.kind, found, percent / 100)
     return Compared(metric, *values, found, percent, gated, said, reason)
 
 
-def _observations(metric: Metric, records: Sequence[Record]) -> list[Floats] | None:
-    """Values of each record; None if one lacks them, or has a time of 0, which has no ratio."""
-    observed = [metric.observe(record) for record in records]
-    known = [one for one in observed if one is not None and (metric.kind == Kind.SHARE or (one > 0).all())]
-    return known if len(known) == len(records) else None
+def _complete(observed: Sequence[Floats | None]) -> list[Floats] | None:
+    """Values of each record of a side; None if one lacks them."""
+    known = [one for one in observed if one is not None]
+    return known if len(known) == len(observed) else None
 
 
-def _middle(kind: Kind, parts: Sequence[Floats]) -> float:
+def _change(metric: Metric, base: Sequence[Floats], new: Sequence[Floats], paired: bool) -> Estimate | None:
+    if metric.repeated:
+        return change(metric.kind, base, new, paired)
+    ratio = float(new[0][0] / base[0][0])
+    return Estimate(ratio, ratio, ratio)
+
+
+def _middle(kind: Kind, parts: Sequence[Floats] | None) -> float | None:
+    if parts is None:
+        return None
     values = np.concatenate(list(parts))
-    return float(values.mean()) if kind == Kind.SHARE else float(np.exp(np.log(values).mean()))
+    if kind == Kind.SHARE:
+        return float(values.mean())
+    return float(np.exp(np.log(values).mean())) if (values > 0).all() else 0.0
+
+
+def _lacking(metric: Metric, base: Sequence[Floats] | None, new: Sequence[Floats] | None) -> str:
+    """Why there is no change to speak of; empty if there is one."""
+    for side, parts in (("base", base), ("new", new)):
+        if parts is None:
+            return f"the {side} side does not tell it; measure both sides in the same way"
+        if metric.kind != Kind.SHARE and any((part <= 0).any() for part in parts):
+            return f"the {side} side has values of 0, which have no ratio; the call is too short for the clock, or a record is broken"
+    return ""
 
 
 def _unknown(metric: Metric, found: Estimate | None, records: Sequence[Record]) -> str:
     """Why nothing can be said whatever the interval; empty if something can."""
     if found is None:
         return "one launch does not show how much launches differ; measure at least two, better the default profile"
+    worst = max(thermal_status(record) for record in records)
+    if worst >= SEVERE and metric.kind != Kind.SIZE:
+        return (
+            f"a device was throttled (thermal status {worst}, from {SEVERE} it is severe), so its times are those of the heat; let it "
+            "cool down (--max-temperature) and measure again"
+        )
     swapped = metric.name == "peak_memory" and any(
         launch_peak_bytes(launch)[1] for record in records for launch in record.launches
     )

@@ -1,14 +1,18 @@
-"""Comparisons in words: rows of a table, markdown for a pull-request comment, and JSON."""
+"""Comparisons in words: rows of a table, markdown for a pull-request comment, and JSON.
+
+The command, the comment and the report take their words from here, so that one comparison reads the same wherever it is shown.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any, Final
 
 import mvtool
 from mvtool.bench.comparison import Compared, Comparison, Verdict
+from mvtool.bench.markdown_text import LONGEST, prose, row
 from mvtool.bench.metrics import Kind
 from mvtool.bench.pairing import Outcome
 from mvtool.bench.record import Record
@@ -16,8 +20,11 @@ from mvtool.bench.report_words import NOTHING, mib, ms, percent
 
 COMPARISON_SCHEMA: Final = "mvtool.comparison/1"
 HEADS: Final = ("metric", "base", "new", "new / base", "95 % interval", "threshold", "verdict")
-_SIGNS: Final = {"worse": "🔴", "better": "🟢", "same": "⚪", "inconclusive": "🟡"}
-_MARKUP: Final = re.compile(r"[\\`*|<>\[\]#~@&]|(?<!\w)_|_(?!\w)")
+NUMERIC: Final = HEADS[1:6]
+SIGNS: Final = {"worse": "🔴", "inconclusive": "🟡", "better": "🟢", "same": "⚪"}
+"""Standing to its sign, the bad news first."""
+LIMIT: Final = LONGEST - 1_536
+"""Of the markdown, so that a workflow can put a mark and links beside it."""
 
 
 def title(comparison: Comparison) -> str:
@@ -47,25 +54,32 @@ def cells(one: Compared) -> tuple[str, ...]:
     share = one.metric.kind == Kind.SHARE
     value = interval = NOTHING
     if (found := one.change) is not None:
-        value, low, high = (f"{100 * x:+.1f} pp" if share else _ratio(x) for x in (found.value, found.low, found.high))
+        value, low, high = (f"{100 * x:+.1f} pp" if share else ratio(x) for x in (found.value, found.low, found.high))
         interval = f"{low} to {high}"
     bound = f"{one.threshold_percent:g} {'pp' if share else '%'}" + ("" if one.gated else ", not gated")
-    return one.metric.title, _figure(one, one.base), _figure(one, one.new), value, interval, bound, str(one.verdict)
+    return one.metric.title, figure(one, one.base), figure(one, one.new), value, interval, bound, str(one.verdict)
 
 
-def _ratio(value: float) -> str:
+def ratio(value: float) -> str:
+    """A ratio new / base with three digits behind the point, a huge one as a power of ten."""
     return f"{value:.3f}" if value < 100 else f"{value:.0e}"
 
 
-def _figure(one: Compared, value: float) -> str:
+def figure(one: Compared, value: float | None) -> str:
+    """The value of a side with its unit."""
+    if value is None:
+        return NOTHING
     if one.metric.kind == Kind.SIZE:
         return f"{mib(round(value))} MiB"
     return percent(value) if one.metric.kind == Kind.SHARE else f"{ms(value)} ms"
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:
-    """Why metrics are inconclusive where their intervals do not show it."""
-    return tuple(f"{one.metric.title}: {one.reason}." for one in comparison.metrics if one.reason)
+    """Why metrics are inconclusive where their intervals do not show it; one sentence for all that share a reason."""
+    metrics: dict[str, list[str]] = {}
+    for one in (one for one in comparison.metrics if one.reason):
+        metrics.setdefault(one.reason, []).append(one.metric.title)
+    return tuple(f"{'; '.join(titles)}: {reason}." for reason, titles in metrics.items())
 
 
 def outcome_words(comparison: Comparison) -> str:
@@ -74,45 +88,84 @@ def outcome_words(comparison: Comparison) -> str:
     Example:
         `latency, median slower (1.102); peak memory same (1.000)`
     """
-    gated = sorted((one for one in comparison.metrics if one.gated), key=lambda one: _rank(one.verdict))
+    gated = sorted((one for one in comparison.metrics if one.gated), key=lambda one: _rank(standing(one.verdict)))
     return "; ".join(f"{one.metric.title} {one.verdict}" + _in_brackets(one) for one in gated)
 
 
 def _in_brackets(one: Compared) -> str:
-    return "" if one.change is None or one.metric.kind == Kind.SHARE else f" ({_ratio(one.change.value)})"
-
-
-def _rank(verdict: Verdict) -> int:
-    return list(_SIGNS).index(standing(verdict))
+    return "" if one.change is None or one.metric.kind == Kind.SHARE else f" ({ratio(one.change.value)})"
 
 
 def standing(verdict: Verdict) -> str:
-    """`worse`, `better`, `same` or `inconclusive`."""
+    """`worse`, `inconclusive`, `better` or `same`."""
     return "worse" if verdict.worse else "better" if verdict.better else str(verdict)
 
 
-def markdown(outcome: Outcome) -> str:
-    """Text for a pull-request comment; every verdict carries a sign and a word."""
+def overall(comparison: Comparison) -> str:
+    """The worst standing of the gated metrics."""
+    return min((standing(one.verdict) for one in comparison.metrics if one.gated), key=_rank, default="same")
+
+
+def _rank(standing: str) -> int:
+    return list(SIGNS).index(standing)
+
+
+def worst_first(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """In the order of `overall`, otherwise as given."""
+    return sorted(comparisons, key=lambda comparison: _rank(overall(comparison)))
+
+
+def markdown(outcome: Outcome, limit: int = LIMIT) -> str:
+    """Text for a pull-request comment, what is worse first; every verdict carries a sign and a word.
+
+    Where it would be longer than `limit` characters, the details of the last comparisons are left out; each keeps its line.
+    """
+    ordered = worst_first(outcome.comparisons)
+    lines = [_line(comparison) for comparison in ordered]
+    notes = "\n".join(f"- {prose(note)}" for note in outcome.notes)
+    details: list[str] = []
+    for comparison in ordered:
+        tried = [*details, markdown_details(comparison)]
+        if len(_page(lines, tried, notes)) > limit:
+            break
+        details = tried
+    while lines and len(_page(lines, details, notes, left_out=len(ordered) - len(lines))) > limit:
+        lines.pop()
+    return _page(lines, details, notes, left_out=len(ordered) - len(lines))
+
+
+def _page(lines: Sequence[str], details: Sequence[str], notes: str, left_out: int = 0) -> str:
+    """The comment: each line with its details, where there are some."""
     parts = ["### Benchmark comparison"]
-    for comparison in outcome.comparisons:
-        parts.append(f"**{_plain(title(comparison))}**: {_plain(outcome_words(comparison))}")
-        rows = [HEADS, [":---", *["---:"] * 5, ":---"], *(_signed(one) for one in comparison.metrics)]
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
-        parts.append(
-            "\n".join(f"- {_plain(text)}" for text in (sides(comparison), *reasons(comparison), *comparison.notes))
-        )
-    parts += [_plain(note) for note in outcome.notes]
-    return "\n\n".join(parts) + "\n"
+    for line, told in zip_longest(lines, details, fillvalue=""):
+        parts += [line, told]
+    if len(details) < len(lines):
+        parts.append(f"The tables of {len(lines) - len(details)} comparisons are left out here for their length.")
+    if left_out:
+        parts.append(f"{left_out} more comparisons, none of them worse than these, are left out here for their length.")
+    return "\n\n".join(part for part in (*parts, notes) if part) + "\n"
+
+
+def _line(comparison: Comparison) -> str:
+    sign = SIGNS[overall(comparison)]
+    return f"{sign} **{prose(title(comparison))}**: {prose(outcome_words(comparison))}"
+
+
+def markdown_details(comparison: Comparison) -> str:
+    """The table of a comparison, how it was measured, and what a reader should know."""
+    told = (sides(comparison), *reasons(comparison), *comparison.notes)
+    return markdown_table(comparison) + "\n\n" + "\n".join(f"- {prose(text)}" for text in told)
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """All metrics as a table with `HEADS`."""
+    aligned = ["---:" if head in NUMERIC else ":---" for head in HEADS]
+    return "\n".join(row(cells) for cells in (HEADS, aligned, *(_signed(one) for one in comparison.metrics)))
 
 
 def _signed(one: Compared) -> tuple[str, ...]:
-    *figures, verdict = (_plain(cell) for cell in cells(one))
-    return (*figures, f"{_SIGNS[standing(one.verdict)]} {verdict}")
-
-
-def _plain(text: str) -> str:
-    """Names of files and phones are foreign words; nothing in them may become markup."""
-    return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", text.replace("\n", " "))
+    *figures, verdict = (prose(cell) for cell in cells(one))
+    return (*figures, f"{SIGNS[standing(one.verdict)]} {verdict}")
 
 
 def document(outcome: Outcome) -> dict[str, Any]:
@@ -122,12 +175,13 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "mvtool": mvtool.__version__,
         "worse": outcome.worse,
         "inconclusive": outcome.inconclusive,
-        "comparisons": [_comparison(one) for one in outcome.comparisons],
+        "comparisons": [comparison_document(one) for one in outcome.comparisons],
         "notes": list(outcome.notes),
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """One comparison as plain JSON, as in `document`."""
     record = comparison.new[0]
     return {
         "model": record.model.name,
@@ -139,6 +193,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "paired": comparison.paired,
         "worse": comparison.worse,
         "inconclusive": comparison.inconclusive,
+        "outcome": overall(comparison),
         "metrics": {one.metric.name: _metric(one) for one in comparison.metrics},
         "notes": list(comparison.notes),
     }

@@ -40,7 +40,8 @@ def median_interval(launches: Sequence[Floats], seed: int = 0) -> Estimate:
 
     Each resample draws launches, and from each of them as many blocks of consecutive invokes as it has. With few launches the
     spread of such medians is known to be too small, so it is widened on a logarithmic scale by `sqrt(n / (n - 1))` and by
-    the ratio of Student's quantile of n - 1 degrees of freedom to the normal one. A single launch shows only its own noise.
+    the ratio of Student's quantile of n - 1 degrees of freedom to the normal one, but never beyond the samples: with two launches it
+    would else begin below the fastest call ever. A single launch shows only its own noise, nothing of the next launch.
 
     Args:
         launches: Positive samples of each launch, in the order in which they were taken.
@@ -55,7 +56,10 @@ def median_interval(launches: Sequence[Floats], seed: int = 0) -> Estimate:
     # A sample of 0 ns would have no logarithm; a nanosecond is the finest that any clock tells.
     floor = max(median, 1e-6)
     below, above = (max(float(end), 1e-6) / floor for end in (low, high))
-    return Estimate(median, min(median, floor * below**widen), max(median, floor * above**widen))
+    # Two launches that differ widely can have an end beyond any float; the logarithm is bounded before it is taken back.
+    least, most = (max(float(end), 1e-6) / floor for end in (pooled.min(), pooled.max()))
+    below, above = max(widen * math.log(below), math.log(least)), min(widen * math.log(above), math.log(most))
+    return Estimate(median, min(median, floor * math.exp(below)), max(median, floor * math.exp(above)))
 
 
 def _resampled_medians(launches: Sequence[Floats], pooled: Floats, draw: np.random.Generator) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,8 @@ from mvtool.bench.record import Launch, Record
 from mvtool.bench.statistics import launch_peak_bytes, misses_ms, period_ms, samples_ms, step_ms
 
 Floats = NDArray[np.float64]
+PAGE_BYTES: Final = 4096
+"""What memory is counted in; a launch whose peak is not above its baseline needed less than one."""
 
 
 class Kind(StrEnum):
@@ -59,7 +61,8 @@ def _percentile(percent: float) -> Callable[[Record], Floats | None]:
 def _peak_memory(record: Record) -> Floats | None:
     if record.device.emulated:
         return None
-    return np.array([launch_peak_bytes(launch)[0] for launch in record.launches], dtype=np.float64)
+    peaks = [max(launch_peak_bytes(launch)[0], PAGE_BYTES) for launch in record.launches]
+    return np.array(peaks, dtype=np.float64)
 
 
 def _missed(record: Record) -> Floats | None:
@@ -89,3 +92,8 @@ _ALL = (
 )
 
 METRICS: Final[Mapping[str, Metric]] = {metric.name: metric for metric in _ALL}
+
+
+def told_by(metric: Metric, records: Sequence[Record]) -> bool:
+    """At least one of the records tells the metric."""
+    return any(metric.observe(record) is not None for record in records)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from mvtool.bench.comparability import ASPECTS, MISSING, permitted
-from mvtool.bench.comparison import Comparison, check_thresholds, compare
+from mvtool.bench.comparison import Comparison, check_thresholds, check_told, compare
+from mvtool.bench.metrics import METRICS, told_by
 from mvtool.bench.record import Record
 from mvtool.errors import UsageError
 
 _IDENTITY: Final = ("model", "runtime", "precision", "device")
 """Always told apart, unless it may differ."""
-_MANNER: Final = ("pacing", "profile", "threads", "affinity")
+_MANNER: Final = ("serial", "pacing", "profile", "threads", "affinity")
 """Told apart only where one side measured the same artifact in several manners; else a difference is refused."""
 
 Key = tuple[str, ...]
@@ -82,9 +83,10 @@ def compare_all(
     """Compare each artifact of `base` with that of `new` of the same model, runtime, precision and device.
 
     Raises:
-        UsageError: Records cannot be compared, or have no partner.
+        UsageError: Records cannot be compared, or have no partner; or a threshold is of a metric that none of them has.
     """
     check_thresholds(thresholds or {})
+    check_told(thresholds or {}, [*base, *new])
     if both := sorted({record.id for record in base} & {record.id for record in new}):
         raise UsageError(f"Record {both[0]} stands on both sides; a record cannot be compared with itself.")
     may_differ = permitted(allow)
@@ -93,19 +95,27 @@ def compare_all(
     if len(before) == len(after) == 1:
         # Two artifacts that were named one by one are meant; why they cannot be compared is told by the comparison.
         after = dict(zip(before, after.values(), strict=True))
-    if _several_manners(before) or _several_manners(after):
-        names += [name for name in _MANNER if name not in may_differ]
+    if several := (_several_manners(before) | _several_manners(after)) - may_differ:
+        names += [name for name in _MANNER if name in several]
         before, after = _grouped(base, names), _grouped(new, names)
-    lost = [_words(key) for key in before if key not in after]
+    lost = [_words(names, key) for key in before if key not in after]
+    others = " and ".join(_words(names, key) for key in after)
     if (lost and MISSING not in allow) or not before.keys() & after.keys():
         raise UsageError(
-            f"There is no new record for {' or '.join(lost)}; the new ones are of {' and '.join(map(_words, after))}. Measure "
+            f"There is no new record for {' or '.join(lost)}; the new ones are of {others}. Measure "
             f"what is missing, or add --allow {MISSING} where it is no longer wanted."
         )
-    compared = tuple(compare(before[key], after[key], thresholds, allow) for key in before if key in after)
+    partners = [(before[key], after[key]) for key in before if key in after]
+    compared = tuple(compare(*sides, _bounds(sides, thresholds or {}), allow) for sides in partners)
     notes = [f"Not compared, there is no new record: {words}." for words in lost]
-    notes += [f"Not compared, there is no base record: {_words(key)}." for key in after if key not in before]
+    notes += [f"Not compared, there is no base record: {_words(names, key)}." for key in after if key not in before]
     return Outcome(compared, tuple(notes))
+
+
+def _bounds(sides: tuple[Sequence[Record], Sequence[Record]], thresholds: Mapping[str, float]) -> dict[str, float]:
+    """Those of `thresholds` that these records can be held to: a folder may hold paced and unpaced runs."""
+    records = [record for side in sides for record in side]
+    return {name: percent for name, percent in thresholds.items() if told_by(METRICS[name], records)}
 
 
 def _grouped(records: Sequence[Record], names: Sequence[str]) -> dict[Key, list[Record]]:
@@ -115,9 +125,12 @@ def _grouped(records: Sequence[Record], names: Sequence[str]) -> dict[Key, list[
     return groups
 
 
-def _several_manners(groups: Mapping[Key, Sequence[Record]]) -> bool:
-    return any(len(_grouped(records, _MANNER)) > 1 for records in groups.values())
+def _several_manners(groups: Mapping[Key, Sequence[Record]]) -> frozenset[str]:
+    """Manners in which one side measured the same artifact more than once."""
+    return frozenset(name for name in _MANNER for records in groups.values() if len(_grouped(records, (name,))) > 1)
 
 
-def _words(key: Key) -> str:
-    return " ".join(key) or "anything"
+def _words(names: Sequence[str], key: Key) -> str:
+    """A group in words; a serial by its end, since this may be posted where everybody reads it."""
+    words = (f"…{value[-4:]}" if name == "serial" else value for name, value in zip(names, key, strict=True))
+    return " ".join(words) or "anything"

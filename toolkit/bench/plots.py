@@ -29,6 +29,8 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = COLOURS[:6]
 WIDTH_PX: Final = 440
 STRIP_SAMPLES: Final = 150
 """Samples of one launch that a strip shows, evenly chosen; its slowest is always among them."""
+STRIPS: Final = 12
+"""Launches that have a strip, the first ones."""
 LABEL_WIDTH: Final = 0.28
 """Of a label above the histogram, as part of its width."""
 MIB: Final = 2**20
@@ -76,7 +78,7 @@ def watermark(figure: Figure, words: str, size: float = 26) -> None:
 def distribution(record: Record, summary: Summary, words: str) -> Figure:
     """Histogram of the latency of all launches, above a strip for each of them."""
     per_launch = [samples_ms(launch) for launch in record.launches]
-    rows = min(len(per_launch), 12)
+    rows = min(len(per_launch), STRIPS)
     strip_px = rows * 15 + 12
     figure = canvas(WIDTH_PX, 217 + strip_px + 42)
     watermark(figure, words)
@@ -112,7 +114,8 @@ def _histogram(axes: Axes, samples: Floats, ends: tuple[float, float], summary: 
     axes.set_ylabel("share of calls, %")
     axes.grid(axis="y")
     median = summary.median_ms
-    axes.axvspan(median.low, median.high, color=VERMILLION, alpha=0.25, lw=0)
+    if not summary.single_launch:
+        axes.axvspan(median.low, median.high, color=VERMILLION, alpha=0.25, lw=0)
     top = axes.get_ylim()[1]
     marks = (("median", median.value), ("p90", summary.p90_ms), ("p99", summary.p99_ms))
     shown = [(name, value) for name, value in marks if ends[0] <= value <= ends[1]]
@@ -173,9 +176,9 @@ def tail(record: Record, words: str) -> Figure:
     """Latency against percentile, the axis stretched towards the slowest calls; one thin line per launch."""
     per_launch = [samples_ms(launch) for launch in record.launches]
     together = np.concatenate(per_launch)
-    figure = canvas(WIDTH_PX, 217 + min(len(per_launch), 12) * 15 + 54)
+    figure = canvas(WIDTH_PX, 217 + min(len(per_launch), STRIPS) * 15 + 54)
     watermark(figure, words)
-    axes = place(figure, 44, 18, 14, 217 + min(len(per_launch), 12) * 15 + 12)
+    axes = place(figure, 44, 18, 14, 217 + min(len(per_launch), STRIPS) * 15 + 12)
     if together.max() > 4 * np.median(together):
         plain_log(axes, "y", dense=True)
     for samples in per_launch if len(per_launch) > 1 else ():
@@ -212,7 +215,7 @@ def _tail_line(samples: Floats) -> tuple[Floats, Floats]:
 def memory(record: Record, summary: Summary, words: str) -> Figure:
     """Resident, swapped and peak memory at the five places of the launch that needed most."""
     marks = heaviest(record).memory
-    rows = 217 + min(len(record.launches), 12) * 15
+    rows = 217 + min(len(record.launches), STRIPS) * 15
     figure = canvas(WIDTH_PX, rows + 54)
     watermark(figure, words)
     axes = place(figure, 44, 92, 14, rows + 12)

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mvtool.bench import pairing
+from mvtool.bench.markdown_text import clean
 from mvtool.bench.record import Record
-from mvtool.bench.report_verdicts import Pair, pairs
+from mvtool.bench.report_verdicts import Verdicts, judged
 from mvtool.bench.statistics import Summary, summarise
 from mvtool.errors import UsageError
 
@@ -54,6 +56,8 @@ class Entry:
         record: As measured.
         summary: Derived from it.
         baseline: It was given with `--base`.
+        build: Label of its build folder where its session measured another build of the same model, runtime and
+            precision; empty where nothing has to be told apart.
     """
 
     number: int
@@ -61,13 +65,22 @@ class Entry:
     record: Record
     summary: Summary
     baseline: bool
+    build: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Runtime and precision."""
+        return f"{RUNTIME_NAMES[self.record.artifact.runtime]} {self.record.artifact.precision}"
+
+    @property
+    def model(self) -> str:
+        """Name of the model, and the build where there are two of it."""
+        return f"{self.record.model.name} ({self.build})" if self.build else self.record.model.name
 
     @property
     def name(self) -> str:
         """Model, runtime, precision and device in one line."""
-        record = self.record
-        runtime = RUNTIME_NAMES[record.artifact.runtime]
-        return clean(f"{record.model.name} · {runtime} {record.artifact.precision} · {record.device.name}")
+        return clean(f"{self.model} · {self.kind} · {self.record.device.name}")
 
     @property
     def stamps(self) -> tuple[Stamp, ...]:
@@ -88,9 +101,9 @@ class Entry:
 
     @property
     def macs_per_second(self) -> float | None:
-        """Multiply-adds per second of the median call; None where they could not be counted."""
-        macs = self.record.model.macs
-        return None if macs is None else macs / (self.summary.median_ms.value / 1e3)
+        """Multiply-adds per second of the median call; None where they could not be counted, or it took no time."""
+        macs, median_ms = self.record.model.macs, self.summary.median_ms.value
+        return None if macs is None or not median_ms else macs / (median_ms / 1e3)
 
     @property
     def intensity(self) -> float | None:
@@ -110,44 +123,68 @@ class Report:
     """
 
     entries: tuple[Entry, ...]
-    verdicts: tuple[Pair, ...] = ()
+    verdicts: Verdicts
 
 
-def clean(text: str) -> str:
-    """One line of text in which nothing is hidden: control and formatting characters show as a replacement sign.
-
-    A name with a right-to-left override would else be read as another name.
-
-    Example:
-        >>> clean("a0\\u202estream\\n")
-        'a0\\ufffdstream\\ufffd'
-    """
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char)[0] == "C" else char for char in text)
-
-
-def load(files: Sequence[Path], base_files: Sequence[Path] = ()) -> Report:
-    """Read records and derive what is shown of them; a record that is given twice is shown once.
+def load(
+    paths: Sequence[Path],
+    base_paths: Sequence[Path] = (),
+    thresholds: Mapping[str, float] | None = None,
+    allow: Collection[str] = (),
+) -> Report:
+    """Read records and derive what is shown of them.
 
     Args:
-        files: Records.
-        base_files: Records that the others are compared with.
+        paths: Records, or folders of them.
+        base_paths: Records, or folders of them, that the others are compared with.
+        thresholds: As `pairing.compare_all` takes them.
+        allow: The same.
 
     Raises:
-        UsageError: No file was given.
+        UsageError: There is nothing to report, a record was given twice, or `thresholds` or `allow` holds what is unknown.
         ManifestError: A file is no record; the message names it.
     """
-    if not files and not base_files:
-        raise UsageError("There is nothing to report. Name the records that `mvtool bench` wrote.")
-    found: dict[str, tuple[Path, Record, bool]] = {}
-    for path, baseline in [*((path, True) for path in base_files), *((path, False) for path in files)]:
-        record = Record.load(path)
-        found.setdefault(record.id, (path, record, baseline))
-    return assemble(list(found.values()))
+    if not paths and not base_paths:
+        raise UsageError("There is nothing to report. Name the records that `mvtool bench` wrote, or their folder.")
+    rows = [(*row, True) for row in _loaded(base_paths)] + [(*row, False) for row in _loaded(paths)]
+    places: dict[str, Path] = {}
+    for path, record, _ in rows:
+        if record.id in places:
+            raise UsageError(
+                f"{path} was given as new and {places[record.id]} as baseline, and they are the same record. A record cannot "
+                "be compared with itself; name it on one side."
+            )
+        places[record.id] = path
+    return assemble(rows, thresholds, allow)
 
 
-def assemble(records: Sequence[tuple[Path, Record, bool]]) -> Report:
-    """Derive and order; each record comes with its file and whether it is a baseline."""
+def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
+    records = pairing.load(paths)
+    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    return list(zip(files, records, strict=True))
+
+
+def assemble(
+    records: Sequence[tuple[Path, Record, bool]],
+    thresholds: Mapping[str, float] | None = None,
+    allow: Collection[str] = (),
+) -> Report:
+    """Derive, order and compare; each record comes with its file and whether it is a baseline.
+
+    Raises:
+        UsageError: `thresholds` or `allow` holds what is unknown.
+    """
     derived = [(path.name, record, summarise(record), baseline) for path, record, baseline in records]
     derived.sort(key=lambda row: (row[1].model.name, row[1].device.name, row[2].median_ms.value, row[1].id))
-    entries = tuple(Entry(number, *row) for number, row in enumerate(derived, start=1))
-    return Report(entries, pairs(entries))
+    alike = Counter(_alike(record) for _, record, _ in records)
+    entries = tuple(
+        Entry(number, *row, build=(row[1].artifact.build or "") if alike[_alike(row[1])] > 1 else "")
+        for number, row in enumerate(derived, start=1)
+    )
+    return Report(entries, judged(entries, thresholds, allow))
+
+
+def _alike(record: Record) -> tuple[str, ...]:
+    """What two builds of a session have in common where only the name of the build tells them apart."""
+    artifact = record.artifact
+    return record.session, record.device.serial, record.model.name, artifact.runtime, artifact.precision

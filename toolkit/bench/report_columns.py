@@ -39,7 +39,9 @@ class Column:
 
 
 def interval(entry: Entry) -> str:
-    """The 95 % interval of the median in milliseconds."""
+    """The 95 % interval of the median in milliseconds; a dash and the reason where one launch has none."""
+    if entry.summary.single_launch:
+        return f"{NOTHING} (one launch)"
     return f"{ms(entry.summary.median_ms.low)} to {ms(entry.summary.median_ms.high)}"
 
 
@@ -92,7 +94,7 @@ def _milliseconds(title: str, value: Callable[[Entry], float], **others: Any) ->
 
 
 COLUMNS: Final = (
-    Column("Model", "", lambda e: e.record.model.name, lambda e: e.record.model.name, brief=True, foreign=True),
+    Column("Model", "", lambda e: e.model, lambda e: e.model, brief=True, foreign=True),
     Column("Device", "", lambda e: e.record.device.name, lambda e: e.record.device.name, brief=True, foreign=True),
     Column(
         "Runtime",

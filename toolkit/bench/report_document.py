@@ -10,7 +10,6 @@ import numpy as np
 import mvtool
 from mvtool.bench.record import Launch, Reading, Record
 from mvtool.bench.report import Entry, Report
-from mvtool.bench.report_verdicts import pair_document
 from mvtool.bench.statistics import launch_peak_bytes, samples_ms, to_json
 
 REPORT_SCHEMA: Final = "mvtool.report/1"
@@ -22,17 +21,21 @@ def document(report: Report) -> dict[str, Any]:
         "schema": REPORT_SCHEMA,
         "mvtool": mvtool.__version__,
         "records": [_record(entry) for entry in report.entries],
-        "comparisons": [pair_document(pair) for pair in report.verdicts],
+        **report.verdicts.document(),
     }
 
 
 def _record(entry: Entry) -> dict[str, Any]:
+    summary = to_json(entry.summary)
+    # Figures of a stand-in may be as stable as they like, they say nothing.
+    summary["stability"]["meaningless"] = entry.meaningless
     return {
         "number": entry.number,
         "file": entry.file,
         "baseline": entry.baseline,
         "stamps": [stamp.word for stamp in entry.stamps],
-        "summary": to_json(entry.summary),
+        "build": entry.record.artifact.build,
+        "summary": summary,
         "macs_per_second": entry.macs_per_second,
         "macs_per_byte": entry.intensity,
         "launches": launch_figures(entry.record),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from mvtool.bench import cross_check
+from mvtool.bench.cross_check import CrossCheck
 from mvtool.bench.record import EngineFacts, Reading, Record
 from mvtool.bench.report import RUNTIME_NAMES, Entry
 from mvtool.bench.report_document import heat_figures
-from mvtool.bench.report_words import mib, percent
+from mvtool.bench.report_words import mib, ms, percent
 
 HASH_DIGITS: Final = 12
 THERMAL_STATUS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -32,6 +34,7 @@ def facts(entry: Entry) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Engine", _engine(record.engine)),
         ("Run", _run(record)),
         ("Outputs", _outputs(record)),
+        (cross_check.LABEL, [row for one in record.cross_checks for row in _cross_check(one)]),
         ("Heat and clocks", heat_words(record.readings)),
         ("Tools", list(record.tools.items())),
         ("Tags", [(name, str(value)) for name, value in record.extra.items()]),
@@ -44,6 +47,7 @@ def _artifact(entry: Entry) -> list[tuple[str, str]]:
     macs = record.model.macs
     rows = [
         ("file", artifact.file),
+        *([("build", artifact.build)] if artifact.build else []),
         ("runtime", f"{RUNTIME_NAMES[artifact.runtime]}, {artifact.precision}"),
         ("size", f"{mib(artifact.bytes)} MiB"),
         ("states", f"{mib(artifact.state_bytes)} MiB on one side of the loop" if artifact.state_bytes else "none"),
@@ -111,6 +115,28 @@ def _outputs(record: Record) -> list[tuple[str, str]]:
     ]
     if worst is not None:
         rows.append(("nearest to its limit", f"{worst.port}: error {worst.error:.2g}, allowed {worst.tolerance:.2g}"))
+    return rows
+
+
+def _cross_check(check: CrossCheck) -> list[tuple[str, str]]:
+    """What another tool measured; only what it told."""
+    timings = check.inference
+    threads = {None: "", 1: ", 1 thread"}.get(check.threads, f", {check.threads} threads")
+    told = [("mean", timings.avg_ms), ("median", timings.median_ms), ("p95", timings.p95_ms)]
+    told += [("fastest", timings.min_ms), ("slowest", timings.max_ms)]
+    runs = "" if timings.runs is None else f" of {timings.runs} runs"
+    rows = [
+        (check.tool, f"{check.format}{threads}"),
+        ("inference", ", ".join(f"{name} {ms(value)}" for name, value in told if value is not None) + f" ms{runs}"),
+    ]
+    rows += [
+        (name, f"{ms(value)} ms")
+        for name, value in (("first", check.first_ms), ("init", check.init_ms))
+        if value is not None
+    ]
+    rows += [(str(counter), f"{mib(size_bytes)} MiB") for counter, size_bytes in check.memory_bytes.items()]
+    if check.unconsumed_flags:
+        rows.append(("flags it does not know", " ".join(check.unconsumed_flags)))
     return rows
 
 

@@ -12,14 +12,15 @@ from importlib.resources import files
 from typing import Final
 
 import mvtool
-from mvtool.bench.comparison import Compared
+from mvtool.bench import comparison_text
+from mvtool.bench.comparison import Compared, Comparison
 from mvtool.bench.report import Entry, Report, Stamp
 from mvtool.bench.report_columns import COLUMNS, Column
 from mvtool.bench.report_columns import verdict as verdict_words
 from mvtool.bench.report_document import document
 from mvtool.bench.report_markup import Html, breakable, element, joined, json_block
 from mvtool.bench.report_sections import across, section, stamp_element
-from mvtool.bench.report_verdicts import HEADS, Pair, cells, outcome, outcome_shade, shade
+from mvtool.bench.report_verdicts import Pair
 
 TITLE: Final = "Benchmark report"
 _STYLE, _SCRIPT = "bench_report.css", "bench_report.js"
@@ -33,7 +34,10 @@ GLOSSARY: Final = (
     ),
     (
         "Median and its 95 % interval",
-        "Of the timed calls of all launches. The interval respects that calls of one launch are alike.",
+        (
+            "Of the timed calls of all launches. The interval respects that calls of one launch are alike, and there is none "
+            "for a single launch, which does not show how the next one differs."
+        ),
     ),
     (
         "First, load",
@@ -195,35 +199,42 @@ def _cell(column: Column, entry: Entry) -> Html:
 
 def _verdicts(report: Report) -> Html:
     """One table per pair of artifacts that were compared."""
-    if not report.verdicts:
+    pairs, notes = report.verdicts.pairs, report.verdicts.notes
+    if not pairs and not notes:
         return Html("")
-    articles = element("div", *map(_verdict, report.verdicts), class_="pairs")
-    return element("section", element("h2", "Verdicts"), articles, aria_label="Verdicts")
+    parts = [element("div", *map(_verdict, pairs), class_="pairs")] if pairs else []
+    parts += [element("p", note, class_="muted") for note in notes]
+    return element("section", element("h2", "Verdicts"), *parts, aria_label="Verdicts")
 
 
 def _verdict(pair: Pair) -> Html:
-    word, why = outcome(pair)
-    lines = [
-        element("h3", breakable(pair.title)),
-        element("p", element("strong", f"{word}: ", class_=outcome_shade(word)), why),
+    said = element("p", element("strong", f"{pair.word}: ", class_=pair.standing), pair.outcome)
+    parts = [] if pair.comparison is None else _comparison(pair.comparison, pair.title)
+    return element("article", element("h3", breakable(pair.title)), said, *parts)
+
+
+def _comparison(comparison: Comparison, title: str) -> list[Html]:
+    numeric = comparison_text.NUMERIC
+    heads = [
+        element("th", head, scope="col", class_="figure" if head in numeric else None) for head in comparison_text.HEADS
     ]
-    if pair.comparison is not None:
-        heads = [element("th", head, scope="col", class_="figure" if at > 1 else None) for at, head in enumerate(HEADS)]
-        rows = [_metric(one) for one in pair.comparison.metrics]
-        table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
-        lines.append(
-            element("div", table, class_="scroll verdicts", tabindex="0", role="region", aria_label=pair.title)
-        )
-        turns = "Launches took turns and were compared in pairs." if pair.comparison.paired else ""
-        notes = [note for note in (turns, *pair.comparison.notes) if note]
-        lines += [element("p", " ".join(notes), class_="muted")] if notes else []
-    return element("article", *lines)
+    rows = [_metric(one) for one in comparison.metrics]
+    table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
+    told = (comparison_text.sides(comparison), *comparison_text.reasons(comparison), *comparison.notes)
+    return [
+        element("div", table, class_="scroll verdicts", tabindex="0", role="region", aria_label=title),
+        element("ul", *(element("li", breakable(text)) for text in told), class_="plain muted"),
+    ]
 
 
 def _metric(one: Compared) -> Html:
-    name, verdict, *figures = cells(one)
-    row = [element("th", name, scope="row"), element("td", verdict, class_=shade(one.verdict))]
-    return element("tr", *row, *(element("td", text, class_="figure") for text in figures))
+    name, *figures, verdict = comparison_text.cells(one)
+    return element(
+        "tr",
+        element("th", name, scope="row"),
+        *(element("td", text, class_="figure") for text in figures),
+        element("td", verdict, class_=comparison_text.standing(one.verdict)),
+    )
 
 
 def _key(column: Column, entry: Entry) -> str:

@@ -7,47 +7,102 @@ people (`@name`) or link issues.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import mvtool
-from mvtool.bench.report import Entry, Report, clean
+from mvtool.bench import comparison_text, cross_check
+from mvtool.bench.comparison import Comparison
+from mvtool.bench.markdown_text import LONGEST, clean, prose, row
+from mvtool.bench.report import Entry, Report
 from mvtool.bench.report_columns import COLUMNS, Column
 from mvtool.bench.report_facts import facts
-from mvtool.bench.report_verdicts import HEADS, Pair, cells, outcome
+from mvtool.bench.report_verdicts import Pair
 
-_MARKS = re.compile(r"([\\`*_{}\[\]|~])")
-_CALLS = re.compile(r"(@|#|GH-|:(?=//)|www(?=\.))", re.IGNORECASE)
-_DETAILED = ("Device", "Engine", "Run", "Tags")
-LONGEST: Final = 65_536
-"""Characters of a comment that GitHub takes."""
+_DETAILED: Final = ("Device", "Engine", "Run", cross_check.LABEL, "Tags")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Items of one kind, of which the last are left out first.
+
+    Attributes:
+        items: Texts.
+        told: What a reader who misses some is told that they are.
+        gap: Between items.
+        before: What stands above the first.
+    """
+
+    items: tuple[str, ...]
+    told: str = ""
+    gap: str = "\n"
+    before: str = ""
+
+    def text(self, kept: int) -> str:
+        """The first items; empty if there are none."""
+        shown = self.gap.join(self.items[:kept])
+        return f"{self.before}{shown}" if shown else ""
 
 
 def page(report: Report) -> str:
-    """The comment, ended by a line break; facts of single records are left out where it would be too long to post."""
-    whole = _page(report, [_facts(entry) for entry in report.entries])
-    return (
-        whole if len(whole) <= LONGEST else _page(report, ["What was measured where is left out here for its length."])
-    )
+    """The comment, ended by a line break; where it would be too long to post, details are left out one by one."""
+    parts, order = _parts(report)
+
+    def without(dropped: int) -> str:
+        return _page(parts, _kept(parts, order, dropped))
+
+    droppable = sum(len(parts[place].items) for place in order)
+    fewest = bisect_left(range(droppable), True, key=lambda dropped: len(without(dropped)) <= LONGEST)
+    text = without(fewest)
+    assert len(text) <= LONGEST, "what cannot be left out is a few lines"
+    return text
 
 
-def _page(report: Report, details: Sequence[str]) -> str:
+def _parts(report: Report) -> tuple[list[_Part], list[int]]:
+    """Everything in the order of the page, and the places of what is left out where it is too long, the first first."""
+    entries, compared = report.entries, [pair for pair in report.verdicts.worst_first if pair.comparison]
     brief = [column for column in COLUMNS if column.brief]
     others = [column for column in COLUMNS if not column.brief]
     parts = [
+        _Part(tuple(_alerts(entries)), "warnings", gap="\n\n"),
+        _Part(tuple(_outcomes(report)), "outcomes"),
+        _table(entries, brief, "rows of the table"),
+        _Part(tuple(_doubts(entries)), "reasons against figures"),
+        _Part(tuple(_comparison(pair, pair.comparison) for pair in compared if pair.comparison), "comparisons", "\n\n"),
+        _table(entries, others, "rows of further figures"),
+        _Part(tuple(_facts(entry) for entry in entries), "descriptions of what was measured where", "\n\n"),
+    ]
+    return parts, [6, 4, 5, 3, 1, 2, 0]
+
+
+def _kept(parts: Sequence[_Part], order: Sequence[int], dropped: int) -> list[int]:
+    """How many items of each part stay."""
+    kept = [len(part.items) for part in parts]
+    for place in order:
+        fewer = min(dropped, kept[place])
+        kept[place] -= fewer
+        dropped -= fewer
+    return kept
+
+
+def _page(parts: Sequence[_Part], kept: Sequence[int]) -> str:
+    texts = [part.text(count) for part, count in zip(parts, kept, strict=True)]
+    lost = [f"{len(p.items) - n} {p.told}" for p, n in zip(parts, kept, strict=True) if n < len(p.items)]
+    left_out = (
+        f"Left out here for its length: {', '.join(lost)}. The page of `mvtool report` holds all." if lost else ""
+    )
+    blocks = [
         "### Benchmark",
-        *_alerts(report.entries),
-        *_outcomes(report.verdicts),
-        _table(report.entries, brief),
-        *_doubts(report.entries),
+        *texts[:4],
         "<details>\n<summary>More figures, and what was measured where</summary>",
-        *(_comparison(pair) for pair in report.verdicts if pair.comparison is not None),
-        _table(report.entries, others),
-        *details,
+        *texts[4:],
         "</details>",
+        left_out,
         f"<sub>mvtool {mvtool.__version__}. Median of one call of the runtime, below it the 95 % interval.</sub>",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def code(text: str, in_table: bool = False) -> str:
@@ -64,18 +119,6 @@ def code(text: str, in_table: bool = False) -> str:
     return span.replace("|", "\\|") if in_table else span
 
 
-def prose(text: str) -> str:
-    """Text without markup, HTML, links and calls.
-
-    Example:
-        >>> prose("a_b <i>")
-        'a\\\\_b &lt;i&gt;'
-    """
-    escaped = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A word joiner after the sign ends what GitHub takes for a call or a link, and is not seen.
-    return _CALLS.sub("\\1\N{WORD JOINER}", _MARKS.sub(r"\\\1", escaped))
-
-
 def _alerts(entries: Sequence[Entry]) -> Iterable[str]:
     stamps = dict.fromkeys(stamp for entry in entries for stamp in entry.stamps)
     for stamp in stamps:
@@ -85,32 +128,22 @@ def _alerts(entries: Sequence[Entry]) -> Iterable[str]:
         yield f"> [!{kind}]\n> **{stamp.word}** (record{plural} {numbers}): {stamp.sentence}"
 
 
-def _outcomes(verdicts: Sequence[Pair]) -> Iterable[str]:
-    lines = []
-    for pair in verdicts:
-        word, why = outcome(pair)
-        lines.append(f"- {code(pair.title)} **{word}**: {prose(why)}")
-    if lines:
-        yield "\n".join(lines)
+def _outcomes(report: Report) -> Iterable[str]:
+    for pair in report.verdicts.worst_first:
+        yield f"- {code(pair.title)} **{pair.word}**: {prose(pair.outcome)}"
+    for note in report.verdicts.notes:
+        yield f"- {prose(note)}"
 
 
-def _comparison(pair: Pair) -> str:
-    lines = [f"**Comparison** {code(pair.title)}", "", _row(HEADS), _row([":---", ":---", *["---:"] * 5])]
-    compared = () if pair.comparison is None else pair.comparison.metrics
-    notes = () if pair.comparison is None else pair.comparison.notes
-    lines += [_row([prose(text) for text in cells(one)]) for one in compared]
-    return "\n".join([*lines, *(f"\n{prose(note)}" for note in notes)])
+def _comparison(pair: Pair, comparison: Comparison) -> str:
+    return f"**Comparison** {code(pair.title)}\n\n{comparison_text.markdown_details(comparison)}"
 
 
-def _table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
+def _table(entries: Sequence[Entry], columns: Sequence[Column], told: str) -> _Part:
     heads = [column.title + (f", {column.unit}" if column.unit else "") for column in columns]
-    lines = [_row(["", *heads]), _row(["---:", *("---:" if column.numeric else ":---" for column in columns)])]
-    lines += [_row([str(entry.number), *(_cell(column, entry) for column in columns)]) for entry in entries]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    lines = [row(["", *heads]), row(["---:", *("---:" if column.numeric else ":---" for column in columns)])]
+    rows = [row([str(entry.number), *(_cell(column, entry) for column in columns)]) for entry in entries]
+    return _Part(tuple(rows), told, before="\n".join([*lines, ""]))
 
 
 def _cell(column: Column, entry: Entry) -> str:
@@ -128,14 +161,9 @@ def _cell(column: Column, entry: Entry) -> str:
 
 def _doubts(entries: Sequence[Entry]) -> Iterable[str]:
     """What makes figures doubtful, one list for all records."""
-    lines = [
-        f"- Record {entry.number} is unstable: {prose(reason)}"
-        for entry in entries
-        if not entry.meaningless
-        for reason in entry.summary.stability.reasons
-    ]
-    if lines:
-        yield "\n".join(lines)
+    for entry in entries:
+        for reason in () if entry.meaningless else entry.summary.stability.reasons:
+            yield f"- Record {entry.number} is unstable: {prose(reason)}"
 
 
 def _facts(entry: Entry) -> str:
@@ -143,6 +171,6 @@ def _facts(entry: Entry) -> str:
     for title, rows in facts(entry):
         if title in _DETAILED:
             told = "; ".join(f"{prose(name)} {code(value)}" for name, value in rows if name != "serial")
-            lines.append(f"- {title}: {told}")
+            lines.append(f"- {prose(title)}: {told}")
     lines += [f"- Note: {prose(note)}" for note in entry.record.notes]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from mvtool.bench.report import clean
+from mvtool.bench.markdown_text import clean
 
 _VOID = frozenset({"br", "meta"})
 

@@ -28,14 +28,15 @@ GIGA = 1e9
 def latencies(entries: Sequence[Entry], width_px: int) -> Figure:
     """Median with its interval, and the way to the 99th percentile, one row per record."""
     figure = canvas(width_px, len(entries) * _ROW_PX + 46)
-    axes = place(figure, 12, 46, 4, 4 + len(entries) * _ROW_PX)
-    summaries = [entry.summary for entry in entries]
-    low, high = min(s.min_ms for s in summaries), max(s.p99_ms for s in summaries)
-    if high > 12 * low:
+    axes = place(figure, 22, 46, 4, 4 + len(entries) * _ROW_PX)
+    shown = [value for entry in entries for value in _extent(entry)]
+    low, high = min(shown), max(shown)
+    if high > 12 * low > 0:
         plain_log(axes, "x", dense=high < 200 * low)
         axes.set_xlim(low * 0.85, high * 1.12)
     else:
-        axes.set_xlim(0, high * 1.06)
+        axes.set_xlim(0, (high or 1.0) * 1.06)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.6g}")
     for row, entry in enumerate(entries):
         _latency_row(axes, row, entry)
     axes.set_ylim(len(entries) - 0.45, -0.75)
@@ -46,6 +47,13 @@ def latencies(entries: Sequence[Entry], width_px: int) -> Figure:
     return figure
 
 
+def _extent(entry: Entry) -> list[float]:
+    """Values between which everything of the row lies."""
+    summary = entry.summary
+    interval = [] if entry.summary.single_launch else [summary.median_ms.low, summary.median_ms.high]
+    return [summary.min_ms, summary.p99_ms, *interval]
+
+
 def _latency_row(axes: Axes, row: int, entry: Entry) -> None:
     summary = entry.summary
     colour = PRECISION_COLOURS[entry.record.artifact.precision]
@@ -53,9 +61,9 @@ def _latency_row(axes: Axes, row: int, entry: Entry) -> None:
     axes.plot(
         [summary.median_ms.value, summary.p90_ms], [row, row], color=colour, lw=4, alpha=0.5, solid_capstyle="butt"
     )
-    axes.plot(
-        [summary.median_ms.low, summary.median_ms.high], [row, row], color=INK, lw=7, alpha=0.4, solid_capstyle="butt"
-    )
+    if not entry.summary.single_launch:
+        ends = [summary.median_ms.low, summary.median_ms.high]
+        axes.plot(ends, [row, row], color=INK, lw=7, alpha=0.4, solid_capstyle="butt")
     marker = PRECISION_MARKERS[entry.record.artifact.precision]
     axes.plot([summary.median_ms.value], [row], marker=marker, ms=6.5, mfc=PANEL, mec=colour, mew=2)
     stamped = f"  {' '.join(stamp.word for stamp in entry.stamps)}" if entry.stamps else ""

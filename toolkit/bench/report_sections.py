@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from mvtool.bench import plots, report_overview, report_timeline
+from mvtool.bench import plots, report_captions, report_overview, report_timeline
 from mvtool.bench.record import Record
-from mvtool.bench.report import RUNTIME_NAMES, Entry, Report, Stamp
+from mvtool.bench.report import Entry, Report, Stamp
 from mvtool.bench.report_columns import interval, share
 from mvtool.bench.report_facts import deadline_words, facts
 from mvtool.bench.report_markup import Html, breakable, element, joined
 from mvtool.bench.report_svg import inline
 from mvtool.bench.report_words import NOTHING, mib, ms, percent
-from mvtool.bench.statistics import samples_ms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS_PX: Final = 460
 SHARE_HEADS: Final = ("Record", "10⁹ MAC/s", "MAC/byte", "Of peak", "Of attainable")
-SLOW_CHANGE: Final = 0.05
-"""Change of the median from the first to the last tenth of a run that its caption speaks of."""
 
 
 def stamp_element(stamp: Stamp) -> Html:
@@ -54,11 +49,7 @@ def across(report: Report) -> Html:
 def _latencies(entries: Sequence[Entry]) -> Html:
     label = "Median latency of each record with its interval, 90th and 99th percentile; the figures are in the table."
     svg = inline(lambda: report_overview.latencies(entries, ACROSS_PX), "all", label)
-    caption = (
-        "Median of one call, in figures at the right. The grey bar is its 95 % interval, the thick line goes on to p90, "
-        "the thin one from the fastest call to p99. Blue circles are int8, green diamonds fp16, orange squares fp32."
-    )
-    return figure(svg, "Latency.", caption)
+    return figure(svg, "Latency.", report_captions.latencies(entries))
 
 
 def _roofline_groups(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -94,7 +85,7 @@ def _shares(entries: Sequence[Entry]) -> Html:
     heads = [element("th", text, scope="col", class_="figure" if at else None) for at, text in enumerate(SHARE_HEADS)]
     rows = []
     for entry in entries:
-        name = f"{entry.number}\N{NO-BREAK SPACE} {entry.record.model.name}, {entry.record.artifact.precision}"
+        name = f"{entry.number}\N{NO-BREAK SPACE} {entry.model}, {entry.record.artifact.precision}"
         cells = [
             f"{(entry.macs_per_second or 0.0) / 1e9:.2f}",
             f"{entry.intensity or 0.0:.2f}",
@@ -113,9 +104,8 @@ def _shares(entries: Sequence[Entry]) -> Html:
 def section(entry: Entry) -> Html:
     """Everything of one record."""
     record, name = entry.record, f"record-{entry.number}"
-    artifact = f"{RUNTIME_NAMES[record.artifact.runtime]} {record.artifact.precision}"
-    device = f"{artifact} on {record.device.name}, {record.engine.delegate}"
-    heading = element("h2", breakable(f"{entry.number}\N{NO-BREAK SPACE} {record.model.name}"), id=f"{name}-title")
+    device = f"{entry.kind} on {record.device.name}, {record.engine.delegate}"
+    heading = element("h2", breakable(f"{entry.number}\N{NO-BREAK SPACE} {entry.model}"), id=f"{name}-title")
     banners = [
         element(
             "p", stamp_element(stamp), stamp.sentence, class_=f"banner {'alarm' if stamp.meaningless else 'caution'}"
@@ -200,61 +190,21 @@ def _timeline(entry: Entry) -> Html:
     wide = inline(draw(report_timeline.WIDE_PX), f"tw{entry.number}", title)
     narrow = inline(draw(report_timeline.NARROW_PX), f"tn{entry.number}", title)
     both = joined(element("div", Html(wide), class_="wide"), element("div", Html(narrow), class_="narrow"))
-    return figure(both, "Over time.", _timeline_caption(entry))
-
-
-def _timeline_caption(entry: Entry) -> str:
-    record, summary = entry.record, entry.summary
-    parts = []
-    if any(report_timeline.is_thinned(record, launch, report_timeline.WIDE_PX) for launch in record.launches):
-        parts.append(
-            "Where calls are too many for a point each, the line is their median and the band reaches from the "
-            "fastest to the slowest."
-        )
-    if summary.deadline is not None:
-        parts.append(
-            f"The dashed line is the period, {ms(summary.deadline.period_ms)} ms; red points missed their deadline."
-        )
-    parts.append(_drift(record))
-    if any(reading.thermal_status for reading in record.readings):
-        parts.append("The system said that it throttled where the ground is coloured.")
-    if not any(reading.temperatures_c or reading.battery_c is not None for reading in record.readings):
-        parts.append("The device told no temperatures.")
-    if not any(reading.frequencies_khz for reading in record.readings):
-        parts.append("It told no clocks." if "told no temperatures" in parts[-1] else "The device told no clocks.")
-    return " ".join(filter(None, parts))
-
-
-def _drift(record: Record) -> str:
-    """How much slower the end of a run was than its begin."""
-    samples = np.concatenate([samples_ms(launch) for launch in record.launches])
-    tenth = max(1, samples.size // 10)
-    first, last = float(np.median(samples[:tenth])), float(np.median(samples[-tenth:]))
-    if not first or abs(last / first - 1) < SLOW_CHANGE:
-        return ""
-    change = f"{last / first - 1:+.0%}"
-    return f"The last tenth of the calls took {ms(last)} ms in the median, the first {ms(first)} ms ({change})."
+    return figure(both, "Over time.", report_captions.timeline(entry))
 
 
 def _drawings(entry: Entry) -> list[Html]:
     record, summary, number, words = entry.record, entry.summary, entry.number, _words(entry)
-    together = np.concatenate([samples_ms(launch) for launch in record.launches])
-    outside = plots.beyond(together)
-    hidden = f" {outside} calls lie beyond the right end, the slowest at {ms(summary.max_ms)} ms." if outside else ""
-    caption = (
-        "Bars are all launches together; below, each launch: points are calls, the line its middle half, the circle its "
-        f"median.{hidden}"
-    )
     drawings = [
         figure(
             inline(lambda: plots.distribution(record, summary, words), f"d{number}", "Histogram of the latency"),
             "Distribution.",
-            caption,
+            report_captions.distribution(entry),
         ),
         figure(
             inline(lambda: plots.tail(record, words), f"q{number}", "Latency against percentile"),
             "Tail.",
-            "Black is all launches together, blue each of them; the right end is the slowest call.",
+            report_captions.tail(entry),
         ),
     ]
     if not record.device.emulated:
@@ -262,22 +212,10 @@ def _drawings(entry: Entry) -> list[Html]:
             figure(
                 inline(lambda: plots.memory(record, summary, words), f"m{number}", "Memory of the process"),
                 "Memory.",
-                _memory_caption(entry),
+                report_captions.memory(entry),
             )
         )
     return drawings
-
-
-def _memory_caption(entry: Entry) -> str:
-    includes = entry.record.engine.memory_includes
-    parts = ["Of the whole process; the dashed line is what was resident with the runtime library open."]
-    if entry.summary.launches > 1:
-        parts.append("Of the launch that needed most.")
-    if entry.summary.peak_memory_kind == "lower bound":
-        parts.append("Something was swapped out, which the peak does not see: it is a lower bound.")
-    if includes:
-        parts.append(f"An app would not hold {', '.join(includes)}, which this process does.")
-    return " ".join(parts)
 
 
 def _notes(record: Record) -> list[Html]:

@@ -37,6 +37,8 @@ DOTS_PER_POINT: Final = 3
 SENSORS: Final = 5
 """Temperature curves of one plot: the battery, and the sensors that rose most."""
 CLOCKS: Final = 6
+NEAR_PERIOD: Final = 0.8
+"""Part of the period from which calls are near it."""
 _COLOURS = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 
 
@@ -106,16 +108,22 @@ def timeline(record: Record, words: str, width_px: int) -> Figure:
 
 
 def _share_time(panels: list[Axes], record: Record) -> None:
-    ends = [timed_begin_s(launch) + launch.samples.start_ns[-1] / 1e9 for launch in record.launches]
     begin = min([timed_begin_s(record.launches[0]), *(reading.time_s for reading in record.readings)])
-    end = max([*ends, *(reading.time_s for reading in record.readings)])
+    end = _end_s(record)
     margin = max(end - begin, 1e-3) * 0.008
     for panel in panels:
         panel.set_xlim(begin - margin, end + margin)
         panel.tick_params(labelbottom=panel is panels[-1])
         panel.grid()
     panels[-1].set_xlabel("time since the run began, s")
-    _throttling(panels[0], record.readings, end)
+    for from_s, until_s, status in throttled(record):
+        panels[0].axvspan(from_s, until_s, color=ORANGE, alpha=min(0.5, 0.08 * status), lw=0, zorder=0)
+
+
+def _end_s(record: Record) -> float:
+    """When the last call began or the last reading was taken."""
+    calls = [timed_begin_s(launch) + launch.samples.start_ns[-1] / 1e9 for launch in record.launches]
+    return max([*calls, *(reading.time_s for reading in record.readings)])
 
 
 def _latency(axes: Axes, record: Record, width_px: int) -> None:
@@ -139,9 +147,16 @@ def _latency(axes: Axes, record: Record, width_px: int) -> None:
                 (timed_begin_s(launch), 1), xytext=(0, 4), xycoords=("data", "axes fraction"),
                 textcoords="offset points", fontsize=9.5, color=MUTED,
             )  # fmt: skip
-    if period is not None and axes.get_ylim()[1] > period:
-        axes.axhline(period, color=ALARM, lw=1, ls=(0, (4, 2)))
+    if (shown := shown_period_ms(record)) is not None:
+        axes.axhline(shown, color=ALARM, lw=1, ls=(0, (4, 2)))
     axes.set_ylabel("inference, ms")
+
+
+def shown_period_ms(record: Record) -> float | None:
+    """The period of a paced run where calls came near it; farther off it would only press them together."""
+    period = period_ms(record)
+    slowest = max(float(samples_ms(launch).max()) for launch in record.launches)
+    return period if period is not None and slowest >= NEAR_PERIOD * period else None
 
 
 def _points(record: Record, launch: Launch, width_px: int) -> int:
@@ -213,11 +228,10 @@ def _curves(axes: Axes, curves: Mapping[str, tuple[Floats, Floats]], label: str,
     )  # fmt: skip
 
 
-def _throttling(axes: Axes, readings: Iterable[Reading], end_s: float) -> None:
-    """Shade the time in which the system said that it throttles."""
-    told = [(r.time_s, r.thermal_status) for r in readings if r.thermal_status is not None]
+def throttled(record: Record) -> list[tuple[float, float, int]]:
+    """Begin, end and status of each time in which the system said that it throttled."""
+    told = [(r.time_s, r.thermal_status) for r in record.readings if r.thermal_status is not None]
     changes = [pair for before, pair in zip([(0.0, 0), *told], told, strict=False) if pair[1] != before[1]]
-    untils = [time_s for time_s, _ in changes[1:]] + [end_s]
-    for (time_s, status), until_s in zip(changes, untils, strict=False):
-        if status:
-            axes.axvspan(time_s, until_s, color=ORANGE, alpha=min(0.5, 0.08 * status), lw=0, zorder=0)
+    untils = [*(at_s for at_s, _ in changes[1:]), _end_s(record)]
+    spans = [(at_s, until_s, status) for (at_s, status), until_s in zip(changes, untils, strict=False)]
+    return [span for span in spans if span[2] and span[1] > span[0]]

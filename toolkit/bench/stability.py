@@ -26,6 +26,12 @@ DRIFT: Final = 0.05
 WARMING_C: Final = 10.0
 MIN_LAUNCHES: Final = 3
 MIN_INVOKES: Final = 100
+MIN_PACED_INVOKES: Final = 30
+"""Of a paced run, whose number of invokes follows from its pace: three seconds at 10 calls a second."""
+SEVERE: Final = 3
+"""Android's thermal status from which the system takes clocks away that a user notices (`THERMAL_STATUS_SEVERE`)."""
+FASTEST_PERCENT: Final = 5
+"""Percentile that stands for the fastest invokes: one call, such as the first after a flat-out warm-up, is no reason."""
 P99_INVOKES: Final = 1000
 """So that ten samples lie above the 99th percentile."""
 SHORTEST_MS: Final = 0.01
@@ -56,14 +62,20 @@ def judge(record: Record) -> Stability:
     return Stability(not reasons, reasons, tuple(text for check in _HINTS for text in check(record, launches)))
 
 
+def thermal_status(record: Record) -> int:
+    """The worst throttling status of all readings, 0 (none, or not told) to 6 (shutdown)."""
+    return max((reading.thermal_status or 0 for reading in record.readings), default=0)
+
+
 def _few(record: Record, launches: Sequence[NDArray[np.float64]]) -> Iterator[str]:
     if len(launches) < MIN_LAUNCHES and record.options.profile != "sustained":
         yield (
             f"Only {len(launches)} launch(es): how much launches differ cannot be seen. Use at least {MIN_LAUNCHES} "
             "(--launches), or the default profile."
         )
-    if (invokes := sum(launch.size for launch in launches)) < MIN_INVOKES:
-        yield f"Only {invokes} timed invokes; at least {MIN_INVOKES} are needed. Measure longer, without --quick."
+    least = MIN_INVOKES if record.options.fps is None else MIN_PACED_INVOKES
+    if (invokes := sum(launch.size for launch in launches)) < least:
+        yield f"Only {invokes} timed invokes; at least {least} are needed. Measure longer, without --quick."
 
 
 def _launches_differ(record: Record, launches: Sequence[NDArray[np.float64]]) -> Iterator[str]:
@@ -110,16 +122,15 @@ def _drift(record: Record, launches: Sequence[NDArray[np.float64]]) -> Iterator[
 
 
 def _clock(record: Record, launches: Sequence[NDArray[np.float64]]) -> Iterator[str]:
-    if (shortest := min(float(launch.min()) for launch in launches)) < SHORTEST_MS:
+    if (shortest := min(float(np.percentile(launch, FASTEST_PERCENT)) for launch in launches)) < SHORTEST_MS:
         yield (
-            f"The shortest invoke ({1e3 * shortest:.3g} us) is near the resolution of the clock. A call of this artifact is too "
+            f"The shortest invokes ({1e3 * shortest:.3g} us) are near the resolution of the clock. A call of this artifact is too "
             "short to be timed one by one; measure a larger model or more frames per call."
         )
 
 
 def _throttling(record: Record, launches: Sequence[NDArray[np.float64]]) -> Iterator[str]:
-    worst = max((reading.thermal_status or 0 for reading in record.readings), default=0)
-    if worst > 0:
+    if (worst := thermal_status(record)) > 0:
         yield (
             f"The device was throttled: its thermal status rose to {worst} (0 is none, 6 is shutdown). Let it cool down, "
             "take it out of its case and off the charger, and use --max-temperature."

@@ -50,6 +50,7 @@ class Summary:
         invokes: Timed invokes of all launches.
         seconds: Wall time of the timed parts of all launches.
         launches: Number of launches.
+        single_launch: There was one launch, so the interval of the median says nothing of the next launch and is not shown.
         median_ms: Median, with an interval that respects that samples of one launch are not independent.
         mean_ms: Mean.
         std_ms: Standard deviation.
@@ -81,6 +82,7 @@ class Summary:
     invokes: int
     seconds: float
     launches: int
+    single_launch: bool
     median_ms: Estimate
     mean_ms: float
     std_ms: float
@@ -125,7 +127,7 @@ def summarise(record: Record) -> Summary:
     inference = np.concatenate(per_launch)
     median = median_interval(per_launch)
     p90, p95, p99 = (float(p) for p in np.percentile(inference, (90, 95, 99)))
-    seconds = sum(_wall_seconds(launch) for launch in record.launches)
+    seconds = sum(_wall_seconds(launch, period_ms(record)) for launch in record.launches)
     calls_per_second = inference.size / seconds
     peak, kind, baseline = _memory(record)
     roofline, attainable = _shares(record, median.value / 1e3)
@@ -133,6 +135,7 @@ def summarise(record: Record) -> Summary:
         invokes=inference.size,
         seconds=seconds,
         launches=len(record.launches),
+        single_launch=len(record.launches) == 1,
         median_ms=median,
         mean_ms=float(inference.mean()),
         std_ms=float(inference.std(ddof=1)) if inference.size > 1 else 0.0,
@@ -162,18 +165,25 @@ def summarise(record: Record) -> Summary:
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """Plain JSON; keys carry units."""
-    return asdict(summary)
+    """Plain JSON; keys carry units. The median of a single launch has no interval: its `low` and `high` are null."""
+    document = asdict(summary)
+    if summary.single_launch:
+        document["median_ms"] |= {"low": None, "high": None}
+    return document
 
 
 def _median(record: Record, *columns: Column) -> float:
     return float(np.median(np.concatenate([samples_ms(launch, *columns) for launch in record.launches])))
 
 
-def _wall_seconds(launch: Launch) -> float:
-    """From the begin of the timed part to the end of its last step."""
+def _wall_seconds(launch: Launch, period_ms: float | None) -> float:
+    """From the begin of the timed part to the end of its last step, of a paced launch to the end of its last period.
+
+    Else n calls would be counted over n - 1 periods and the end of a step, which is more than the pace.
+    """
     last = {name: getattr(launch.samples, name)[-1] for name in ("start_ns", *_STEP)}
-    return float(max(sum(last.values()), 1)) / 1e9
+    step_end, period_end = sum(last.values()), last["start_ns"] + (period_ms or 0.0) * NS_PER_MS
+    return float(max(step_end, period_end, 1)) / 1e9
 
 
 def misses_ms(launch: Launch, period_ms: float) -> NDArray[np.float64]:

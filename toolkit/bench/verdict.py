@@ -18,8 +18,10 @@ from mvtool.bench.intervals import Estimate, paired_difference, unpaired_differe
 from mvtool.bench.metrics import Kind
 
 Floats = NDArray[np.float64]
-MIN_SESSIONS: Final = 3
+MIN_SESSIONS: Final = 2
 """From so many records on each side a record counts as one observation: its launches share the day, the heat and the phone."""
+MIN_PAIRED_SESSIONS: Final = 3
+"""The same where launches took turns: both sides share the day, so two sessions hide nothing that pairs of launches do not show."""
 
 
 class Verdict(StrEnum):
@@ -63,7 +65,7 @@ def change(kind: Kind, base: Sequence[Floats], new: Sequence[Floats], paired: bo
     """
     ratio = kind != Kind.SHARE
     sides = [[np.log(part) if ratio else part for part in side] for side in (base, new)]
-    if min(len(base), len(new)) >= MIN_SESSIONS:
+    if min(len(base), len(new)) >= (MIN_PAIRED_SESSIONS if paired else MIN_SESSIONS):
         sides = [[np.array([part.mean() for part in side])] for side in sides]
     before, after = (np.concatenate(side) for side in sides)
     found = paired_difference(before, after) if paired else unpaired_difference(before, after)

@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from mvtool.cli import console
-from mvtool.cli.options import json_option
+from mvtool.cli.options import comparison_options, json_option
 from mvtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ _STYLES: Final = {"worse": "red", "better": "green", "same": "", "inconclusive":
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[BASE NEW]")
 @click.option("--base", multiple=True, type=click.Path(path_type=Path), help="Record or folder; may be given again.")
 @click.option("--new", multiple=True, type=click.Path(path_type=Path), help="Record or folder; may be given again.")
-@click.option("--threshold", "thresholds", multiple=True, metavar="METRIC=PERCENT", help="Bound of a metric; gates it.")
-@click.option("--allow", metavar="WORD,...", default="", help="What may differ: device, build, library, runtime, ...")
+@comparison_options
 @click.option(
     "--fail-on",
     type=click.Choice(("worse", "inconclusive")),
@@ -43,8 +42,8 @@ def command(
     files: tuple[Path, ...],
     base: tuple[Path, ...],
     new: tuple[Path, ...],
-    thresholds: tuple[str, ...],
-    allow: str,
+    thresholds: dict[str, float],
+    allow: tuple[str, ...],
     fail_on: str,
     markdown: bool,
     as_json: bool,
@@ -62,8 +61,7 @@ def command(
     if markdown and as_json:
         raise UsageError("--markdown and --json contradict each other; give one of them.")
     before, after = _sides(files, base, new)
-    words = [word.strip() for word in allow.split(",") if word.strip()]
-    found = pairing.compare_all(pairing.load(before), pairing.load(after), _thresholds(thresholds), words)
+    found = pairing.compare_all(pairing.load(before), pairing.load(after), thresholds, allow)
     _print(found, markdown, as_json)
     if found.worse:
         context.exit(WORSE)
@@ -84,19 +82,6 @@ def _sides(
     )
 
 
-def _thresholds(words: tuple[str, ...]) -> dict[str, float]:
-    found = {}
-    for word in words:
-        name, _, percent = word.partition("=")
-        try:
-            found[name.strip()] = float(percent.strip().removesuffix("%"))
-        except ValueError as error:
-            raise UsageError(
-                f"--threshold got {word!r}; expected a metric and a percentage, for example latency_p50=3."
-            ) from error
-    return found
-
-
 def _print(found: Outcome, markdown: bool, as_json: bool) -> None:
     from mvtool.bench import comparison_text
 
@@ -115,7 +100,7 @@ def _print_tables(found: Outcome) -> None:
     for comparison in found.comparisons:
         to.print(Text(text.title(comparison), style="bold"))
         to.print(Text(text.sides(comparison), style="dim"))
-        table = console.table(*text.HEADS, right=text.HEADS[1:6])
+        table = console.table(*text.HEADS, right=text.NUMERIC)
         for one in comparison.metrics:
             *cells, verdict = text.cells(one)
             console.add_row(table, *cells, Text(verdict, style=_STYLES[text.standing(one.verdict)]))

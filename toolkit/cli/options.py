@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mvtool.errors import UsageError
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 RUNTIMES = ("tflite", "coreml", "executorch")
@@ -48,3 +50,43 @@ def artifact_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def comparison_options(function: Decorated) -> Decorated:
+    """`--threshold` as a mapping of metrics to percents, and `--allow` as words, for comparisons of benchmarks."""
+    for option in (
+        click.option(
+            "--allow",
+            default="",
+            metavar="WORD,...",
+            callback=_words,
+            help="What may differ: device, serial, build, library, runtime, ...",
+        ),
+        click.option(
+            "--threshold",
+            "thresholds",
+            multiple=True,
+            metavar="METRIC=PERCENT",
+            callback=_thresholds,
+            help="Bound of a metric; gates it.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def _thresholds(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for word in words:
+        name, _, percent = word.partition("=")
+        try:
+            found[name.strip()] = float(percent.strip().removesuffix("%"))
+        except ValueError as error:
+            raise UsageError(
+                f"--threshold got {word!r}; expected a metric and a percentage, for example latency_p50=3."
+            ) from error
+    return found

@@ -8,7 +8,7 @@ import click
 
 from mvtool.bench import report as reports
 from mvtool.cli import console
-from mvtool.cli.options import json_option
+from mvtool.cli.options import comparison_options, json_option
 from mvtool.errors import UsageError
 from mvtool.files import write_atomic
 
@@ -16,18 +16,31 @@ DEFAULT_PAGE = Path("report.html")
 
 
 @click.command("report")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help=f"File to write; {DEFAULT_PAGE} if not given.")
-@click.option("--base", multiple=True, type=click.Path(path_type=Path), help="Baseline record; may be given again.")
+@click.option(
+    "--base", multiple=True, type=click.Path(path_type=Path), help="Baseline record or folder; may be given again."
+)
+@comparison_options
 @click.option("--markdown", is_flag=True, help="Markdown for a pull-request comment; to the terminal without -o.")
 @json_option("Print the derived figures as JSON; no page is made without -o.")
-def command(files: tuple[Path, ...], out: Path | None, base: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
+def command(
+    files: tuple[Path, ...],
+    out: Path | None,
+    base: tuple[Path, ...],
+    thresholds: dict[str, float],
+    allow: tuple[str, ...],
+    markdown: bool,
+    as_json: bool,
+) -> None:
     """Show benchmark records as one page or as markdown.
 
-    FILES are records that `mvtool bench` wrote. The page needs no network: it holds its plots, styles and figures.
+    Each FILE is a record that `mvtool bench` wrote, each FOLDER holds some. With --base they are compared with their like among the
+    baselines, as `mvtool compare` does; without it, artifacts whose launches took turns with each other. The page needs no network:
+    it holds its plots, styles and figures.
     """
     _check_target(out, (*files, *base))
-    report = reports.load(files, base)
+    report = reports.load(files, base, thresholds, allow)
     if markdown and out is None and not as_json:
         from mvtool.bench import report_markdown
 

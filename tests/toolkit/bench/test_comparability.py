@@ -23,6 +23,7 @@ DIFFERENT = {
     "runtime": (record(runtime=Runtime.EXECUTORCH), "base tflite, new executorch"),
     "precision": (record(precision=Precision.INT8), "base fp32, new int8"),
     "device": (record(device=PHONE), "new android Google Pixel 8 Tensor G3"),
+    "serial": (edited(NEW, "device", serial="bench-2"), "base bench-1, new bench-2"),
     "build": (edited(NEW, "device", build="6.1.0-20-amd64"), "6.1.0-20-amd64"),
     "api": (edited(NEW, "engine", api="TfLite"), "base LiteRt, new TfLite"),
     "library": (edited(NEW, "engine", library_version="2.2.0"), "base libLiteRt.so 2.3.0, new libLiteRt.so 2.2.0"),
@@ -111,8 +112,53 @@ def test_the_artifact_and_the_samples_may_differ() -> None:
 
 
 def test_notes() -> None:
-    other = edited(edited(BASE, "device", serial="bench-2"), "engine", runner_sha256="0" * 64)
-    same, runner, devices = check([BASE], [other])
+    engine = {"runner_sha256": "0" * 64, "state_loop": "copy", "memory_includes": ("libtorch",)}
+    other = edited(edited(BASE, "engine", **engine), "options", max_temperature_c=35.0)
+    same, runner, loop, memory, temperature = check([BASE], [other])
     assert same == "Both sides measured the same file."
     assert runner == "The runners are different builds."
-    assert devices.startswith("Measured on 2 devices of one model")
+    assert loop == "How states reach their inputs differs: base swap, new copy."
+    assert memory.endswith("differs: base nothing more, new libtorch.")
+    assert temperature.endswith("(--max-temperature) differs: base none, new 35 degrees Celsius.")
+
+
+@pytest.mark.parametrize("fields", [{"cores": 16}, {"memory_bytes": 16 * 2**30}])
+def test_other_processors_and_memory_are_another_device(fields: dict[str, int]) -> None:
+    other = edited(NEW, "device", **fields)
+    with pytest.raises(UsageError, match=r"device: base host .* 8 cores, 32 GiB, new .* --allow device\."):
+        check([BASE], [other])
+    assert check([BASE], [other], ["device"])
+
+
+@pytest.mark.parametrize(
+    ("left_gib", "sold"), [(7.4, "8"), (8, "8"), (11.2, "12"), (12.5, "16"), (1.4, "1.5"), (0.9, "1")]
+)
+def test_memory_is_that_which_is_sold(left_gib: float, sold: str) -> None:
+    # What the kernel leaves of it changes with the system's version, which is an aspect of its own.
+    assert ASPECTS["device"](edited(BASE, "device", memory_bytes=int(left_gib * 2**30))).endswith(f", {sold} GiB")
+
+
+def test_two_phones_of_one_model() -> None:
+    base, new = record(device=PHONE), record(device=PHONE.model_copy(update={"serial": "3A091FDJH009ZZ"}), artifact="b")
+    with pytest.raises(UsageError, match=r"serial: base 3A091FDJH001AB, new 3A091FDJH009ZZ\. .*--allow serial"):
+        check([base], [new])
+    for word in ("serial", "device"):
+        (note,) = check([base], [new], [word])
+        assert note.startswith("Different serial: 2 devices")
+        assert "3A09" not in note
+
+
+def test_builds_of_a_library_with_one_version() -> None:
+    other = edited(NEW, "engine", library_sha256="1" * 64)
+    with pytest.raises(UsageError, match=r"library: base libLiteRt.so 2.3.0 \(\w{12}\), new .* \(111111111111\)"):
+        check([BASE], [other])
+    (note,) = check([BASE], [other], ["library"])
+    assert note.startswith("Different library: ")
+    # Where a side does not know its hash, the version is all there is.
+    assert check([BASE], [edited(NEW, "engine", library_sha256=None)]) == ()
+
+
+def test_a_library_is_another_file_for_another_instruction_set() -> None:
+    phone = edited(record(device=PHONE, artifact="b"), "engine", library_sha256="1" * 64)
+    notes = check([BASE], [phone], ["device"])
+    assert not any(note.startswith("Different library") for note in notes)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import MIB, NOISY, SILENT, record
+from bench_records import HOPELESS, HOST, MIB, NOISY, PHONE, SILENT, record
 
 from mvtool.bench.comparison import Compared, Comparison, Verdict, compare
-from mvtool.bench.intervals import Estimate, student_quantile
+from mvtool.bench.intervals import Estimate, student_quantile, unpaired_difference
 from mvtool.bench.metrics import METRICS, Kind
-from mvtool.bench.record import Record
+from mvtool.bench.record import Moment, Reading, Record
 from mvtool.bench.verdict import change, verdict
 from mvtool.errors import UsageError
 
@@ -135,8 +135,92 @@ def test_two_launches_have_an_interval_however_wide() -> None:
     assert median.verdict == Verdict.INCONCLUSIVE
 
 
-def test_a_metric_of_zeros_is_left_out() -> None:
-    assert "peak_memory" not in {one.metric.name for one in compare([record(peak_bytes=0)], [record()]).metrics}
+def test_a_peak_of_nothing_counts_as_one_page() -> None:
+    memory = of(compare([record(peak_bytes=0)], [record(artifact="b")]), "peak_memory")
+    assert memory.base == pytest.approx(4096)
+    assert (memory.verdict, memory.gated) == (Verdict.LARGER, True)
+    assert of(compare([record()], [record(peak_bytes=0, artifact="b")]), "peak_memory").verdict == Verdict.SMALLER
+
+
+def test_times_of_zero_keep_their_rows() -> None:
+    found = compare([levels(10, 10, 10)], [levels(10, 10, 0, artifact="b")])
+    median = of(found, "latency_p50")
+    assert median.base == pytest.approx(10)
+    assert (median.new, median.change) == (0.0, None)
+    assert (median.verdict, median.gated, found.inconclusive) == (Verdict.INCONCLUSIVE, True, True)
+    assert "the new side has values of 0" in median.reason
+
+
+def test_a_gated_metric_that_one_side_lacks_is_inconclusive() -> None:
+    paced, flat = levels(10, 10, 10, fps=50), levels(10, 10, 10, artifact="b")
+    for sides, side in ((([paced], [flat]), "new"), (([flat], [paced]), "base")):
+        found = compare(*sides, {"deadline_misses": 1}, ["pacing"])
+        missed = of(found, "deadline_misses")
+        assert (missed.gated, missed.verdict, found.inconclusive) == (True, Verdict.INCONCLUSIVE, True)
+        assert f"the {side} side does not tell it" in missed.reason
+        assert (missed.base is None) == (side == "base")
+
+
+def test_a_threshold_of_a_metric_that_no_side_has_is_refused() -> None:
+    flat = levels(10, 10, 10), levels(10, 10, 10, artifact="b")
+    with pytest.raises(UsageError, match="--threshold names 'deadline_misses', but no record tells it"):
+        compare([flat[0]], [flat[1]], {"deadline_misses": 1})
+    emulated = HOST.model_copy(update={"emulated": True})
+    sides = [record(device=emulated)], [record(device=emulated, artifact="b")]
+    with pytest.raises(UsageError, match="'peak_memory'"):
+        compare(*sides, {"peak_memory": 5}, ["loopback"])
+    assert not compare(*sides, allow=["loopback"]).worse
+
+
+def hot(status: int, **settings: Any) -> Record:
+    readings = tuple(
+        Reading(moment=moment, time_s=i, thermal_status=value)
+        for i, (moment, value) in enumerate(((Moment.BEFORE, 0), (Moment.DURING, status), (Moment.AFTER, 0)))
+    )
+    return record(device=PHONE, readings=readings, **settings)
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_a_throttled_phone_is_not_called_slower(status: int) -> None:
+    for base, new in ((0, status), (status, 0)):
+        found = compare([hot(base)], [hot(new, base_ms=20.0, peak_bytes=60 * MIB, artifact="b", seed=1)])
+        times = [one for one in found.metrics if one.metric.kind == Kind.TIME]
+        assert {one.verdict for one in times} == {Verdict.INCONCLUSIVE}
+        assert all(f"throttled (thermal status {status}" in one.reason for one in times)
+        assert of(found, "latency_p50").change is not None
+        # Memory does not depend on clocks.
+        assert of(found, "peak_memory").verdict == Verdict.LARGER
+        side = "New" if new else "Base"
+        assert any(note.startswith(f"{side}: The device was throttled") for note in found.notes)
+
+
+def test_a_warm_phone_is_a_note() -> None:
+    found = compare([hot(0)], [hot(2, base_ms=20.0, artifact="b", seed=1)])
+    assert of(found, "latency_p50").verdict == Verdict.SLOWER
+    assert any(note.startswith("New: The device was throttled: its thermal status rose to 2") for note in found.notes)
+
+
+def test_what_makes_a_record_doubtful_is_noted_with_its_side() -> None:
+    restless = record(noise=HOPELESS, seed=1, artifact="b").model_copy(update={"notes": ("A launch ended early.",)})
+    notes = compare([record()], [restless]).notes
+    assert any(note.startswith("New: The medians of launches differ") for note in notes)
+    assert "New: A launch ended early." in notes
+    assert not any(note.startswith("Base: ") for note in notes)
+    two = [restless, record(artifact="b", seed=4)]
+    notes = compare([record(), record(seed=2)], two).notes
+    assert f"New, record {restless.id[:8]}: A launch ended early." in notes
+
+
+def test_what_one_session_a_side_cannot_see_is_noted() -> None:
+    one, other = record(), record(artifact="b", seed=1)
+    (note,) = compare([one], [other]).notes
+    assert note.startswith("One record of a side cannot see the difference between two sessions; measure in turns")
+    (note,) = compare([one, record(seed=2)], [other, record(artifact="b", seed=3)]).notes
+    assert note.startswith("With two records a side only a large change can be told")
+    three = {name: [record(artifact=name, seed=seed + i) for i in range(3)] for name, seed in (("a", 10), ("b", 20))}
+    assert compare(three["a"], three["b"]).notes == ()
+    turns = [record(session="s", artifact=name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
+    assert compare(turns[:1], turns[1:]).notes == ()
 
 
 def test_launches_that_took_turns_are_paired() -> None:
@@ -164,7 +248,27 @@ def test_from_three_records_a_record_is_one_observation() -> None:
     assert verdict(Kind.TIME, pooled, 0.05) == Verdict.SLOWER
 
 
-def test_launches_of_two_records_are_taken_together() -> None:
+def test_two_sessions_a_side_are_two_observations() -> None:
+    # Sessions scatter by 5 %, launches of one hardly: 16 launches would call the second pair slower.
+    base = [levels(*[level] * 8, seed=k) for k, level in enumerate((9.8, 10.2))]
+    new = [levels(*[level] * 8, seed=k, artifact="b") for k, level in enumerate((10.4, 10.9))]
+    found = of(compare(base, new), "latency_p50")
+    by_hand = unpaired_difference(np.log([9.8, 10.2]), np.log([10.4, 10.9]))
+    assert found.change is not None
+    assert by_hand is not None
+    assert (found.change.low, found.change.high) == pytest.approx((math.exp(by_hand.low), math.exp(by_hand.high)))
+    assert found.verdict == Verdict.INCONCLUSIVE
+
+
+def test_two_sessions_in_turns_are_pairs_of_launches() -> None:
+    # Both sides share each session, so its level cancels out.
+    base = [levels(*[level] * 8, session=f"s{k}", seed=k) for k, level in enumerate((9, 11))]
+    new = [levels(*[1.1 * level] * 8, session=f"s{k}", seed=k, artifact="b") for k, level in enumerate((9, 11))]
+    found = compare(base, new)
+    assert (found.paired, of(found, "latency_p50").verdict) == (True, Verdict.SLOWER)
+
+
+def test_launches_of_two_records_against_one_are_taken_together() -> None:
     base = [record(noise=NOISY, seed=k) for k in (1, 2)]
     found = compare(base, [record(noise=NOISY, seed=3, artifact="b")])
     assert of(found, "latency_p50").change is not None

@@ -111,3 +111,10 @@ def test_a_long_run_is_cut_into_few_blocks() -> None:
     samples = np.tile(one, 50_000) * np.linspace(1, 1.01, 400_000)
     found = median_interval([samples])
     assert found.low <= np.median(samples) <= found.high
+
+
+@pytest.mark.parametrize("levels", [(1.0, 1.3), (1.0, 40.0), (1.0, 1e6)])
+def test_the_interval_of_two_launches_stays_within_the_samples(levels: tuple[float, float]) -> None:
+    launches = [level * np.linspace(9.9, 10.1, 50) for level in levels]
+    found = median_interval(launches)
+    assert (found.low, found.high) == pytest.approx((9.9, 10.1 * levels[1]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import bench_records
@@ -10,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mvtool.bench import plots, report, report_overview
+from mvtool.bench.intervals import Estimate
 from mvtool.bench.record import Record, Roofline
 from mvtool.bench.report_document import heaviest
 from mvtool.bench.statistics import summarise
@@ -148,3 +150,45 @@ def test_latencies_have_a_row_each_and_wide_ranges_a_logarithmic_axis() -> None:
     texts = [text.get_text() for text in report_overview.latencies(near, 460).axes[0].texts]
     assert len(texts) == 4
     assert texts[0] == "1  movinet_a0_stream · TFLite fp32 · Intel Xeon E-2288G"
+
+
+@pytest.mark.parametrize("faster_ms", [9.0, 0.5], ids=["linear", "log"])
+def test_the_interval_stays_within_the_axis(faster_ms: float) -> None:
+    # Few launches that differ can have an interval far beyond their slowest and their fastest call.
+    wide, narrow = entries(bench_records.record(), bench_records.record(base_ms=faster_ms, seed=1))[::-1]
+    summary = replace(wide.summary, median_ms=Estimate(10.0, faster_ms / 3, 30.0))
+    found = [replace(wide, summary=summary), narrow]
+    left, right = report_overview.latencies(found, 460).axes[0].get_xlim()
+    for entry in found:
+        assert left < entry.summary.median_ms.low
+        assert entry.summary.median_ms.high < right
+
+
+def test_one_launch_has_no_interval_in_any_plot() -> None:
+    single, several = (bench_records.record(launches=launches, invokes=50) for launches in (1, 3))
+    bars = [len(report_overview.latencies(entries(record), 460).axes[0].lines) for record in (single, several)]
+    assert bars[1] == bars[0] + 1
+    grounds = [
+        sum(isinstance(patch, Rectangle) for patch in plots.distribution(record, summarise(record), "").axes[0].patches)
+        for record in (single, several)
+    ]
+    assert grounds == [0, 1]
+
+
+@pytest.mark.parametrize("base_ms", [(0.0092, 0.0105), (0.001175, 0.9)], ids=["linear", "log"])
+def test_the_labels_of_ticks_are_not_cut(base_ms: tuple[float, float]) -> None:
+    # The first tick, 0 or 0.001, stands at the left end of the axis, and half of its label left of it.
+    records = [bench_records.record(base_ms=ms, seed=int(1e4 * ms), noise=bench_records.SILENT) for ms in base_ms]
+    figure = report_overview.latencies(entries(*records), 460)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    left, right = figure.axes[0].get_xlim()
+    shown = [box for box, at in zip(boxes, figure.axes[0].get_xticks(), strict=False) if left <= at <= right]
+    assert shown
+    assert min(box.x0 for box in shown) >= 0
+
+
+def test_calls_that_took_no_time_are_drawn() -> None:
+    idle = bench_records.record(base_ms=0.0, noise=bench_records.SILENT, invokes=5)
+    for others in ((), (bench_records.record(seed=1),)):
+        assert report_overview.latencies(entries(idle, *others), 460).axes[0].get_xlim()[0] == 0.0

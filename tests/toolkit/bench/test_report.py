@@ -6,9 +6,11 @@ from pathlib import Path
 import bench_records
 import pytest
 
-from mvtool.bench import report
-from mvtool.bench.record import Record
+from mvtool.bench import report, report_html, report_markdown
+from mvtool.bench.cross_check import LABEL, CrossCheck, Format, MemoryCounter, Timings
+from mvtool.bench.record import DeviceFacts, Record
 from mvtool.bench.report_document import document
+from mvtool.bench.report_facts import facts
 from mvtool.errors import ManifestError, UsageError
 
 
@@ -33,12 +35,44 @@ def test_records_stand_by_model_device_and_median(tmp_path: Path) -> None:
     assert [entry.number for entry in entries] == [1, 2, 3, 4]
 
 
-def test_a_record_given_twice_is_shown_once_and_stays_a_baseline(tmp_path: Path) -> None:
+def test_folders_are_taken_on_both_sides(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "new").mkdir()
+    saved(tmp_path / "base", "b.json", bench_records.record(seed=1, artifact="a"))
+    saved(tmp_path / "new", "n.json", bench_records.record(seed=2, artifact="b"))
+    saved(tmp_path / "new", "m.json", bench_records.record(seed=3, model="x3d_s"))
+    found = report.load([tmp_path / "new"], [tmp_path / "base"])
+    assert {entry.file: entry.baseline for entry in found.entries} == {"b.json": True, "n.json": False, "m.json": False}
+    assert len(found.verdicts.pairs) == 1
+
+
+def test_a_record_cannot_stand_on_both_sides_or_twice_on_one(tmp_path: Path) -> None:
     base = saved(tmp_path, "base.json", bench_records.record(seed=1))
     new = saved(tmp_path, "new.json", bench_records.record(seed=2))
-    entries = report.load([base, new, new], [base]).entries
-    assert {entry.file: entry.baseline for entry in entries} == {"base.json": True, "new.json": False}
-    assert len(entries) == 2
+    with pytest.raises(UsageError, match=r"base\.json was given as new .*cannot be compared with itself"):
+        report.load([base, new], [base])
+    with pytest.raises(UsageError, match="the same record"):
+        report.load([new, new])
+
+
+def test_a_median_of_no_time_has_no_rate() -> None:
+    entry = one(bench_records.record(base_ms=0.0, noise=bench_records.SILENT))
+    assert entry.summary.median_ms.value == 0.0
+    assert entry.macs_per_second is None
+
+
+def test_two_builds_of_a_session_are_told_apart(tmp_path: Path) -> None:
+    def build(label: str, session: str | None) -> tuple[Path, Record, bool]:
+        record = bench_records.record(artifact=label, seed=len(label), session=session)
+        artifact = record.artifact.model_copy(update={"build": label})
+        return Path("a.json"), record.model_copy(update={"artifact": artifact}), False
+
+    together = report.assemble([build("a0", "s"), build("a0-new", "s")]).entries
+    assert {entry.name for entry in together} == {
+        f"movinet_a0_stream ({label}) · TFLite fp32 · Intel Xeon E-2288G" for label in ("a0", "a0-new")
+    }
+    apart = report.assemble([build("a0", None), build("a0-new", None)]).entries
+    assert {entry.name for entry in apart} == {"movinet_a0_stream · TFLite fp32 · Intel Xeon E-2288G"}
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
@@ -78,10 +112,6 @@ def test_uncounted_multiply_adds_have_no_intensity() -> None:
     assert (entry.intensity, entry.macs_per_second) == (None, None)
 
 
-def test_hidden_characters_show() -> None:
-    assert report.clean("a\u202eb\x00\u200bc\N{SNOWMAN} é") == "a\ufffdb\ufffd\ufffdc\N{SNOWMAN} é"
-
-
 def test_the_document_is_plain_json_with_every_launch() -> None:
     assembled = report.assemble([(Path("a.json"), bench_records.record(noise=bench_records.SILENT, launches=3), False)])
     (told,) = json.loads(json.dumps(document(assembled), allow_nan=False))["records"]
@@ -93,3 +123,40 @@ def test_the_document_is_plain_json_with_every_launch() -> None:
     assert [mark["at"] for mark in told["memory"]] == ["start", "library", "loaded", "first", "end"]
     assert "launches" not in told["record"]
     assert told["record"]["schema"] == "mvtool.bench/1"
+
+
+@pytest.mark.parametrize("device", [bench_records.LOOPBACK, bench_records.PHONE], ids=["stand-in", "phone"])
+def test_programs_are_told_that_the_figures_of_a_stand_in_are_meaningless(device: DeviceFacts) -> None:
+    assembled = report.assemble([(Path("a.json"), bench_records.record(device=device), False)])
+    (told,) = document(assembled)["records"]
+    assert told["summary"]["stability"]["stable"] is True
+    assert told["summary"]["stability"]["meaningless"] is device.loopback
+
+
+def cross_checked() -> Record:
+    timings = Timings(runs=50, avg_ms=10.5, min_ms=9.0, max_ms=14.0, median_ms=10.25)
+    check = CrossCheck(
+        format=Format.TEXT_2021, threads=2, first_ms=30.0, init_ms=5.0, inference=timings,
+        memory_bytes={MemoryCounter.PEAK: 40 * 2**20},
+    )  # fmt: skip
+    return bench_records.record().model_copy(update={"cross_checks": (check,)})
+
+
+def test_cross_checks_stand_under_their_label() -> None:
+    groups = dict(facts(one(cross_checked())))
+    assert groups[LABEL] == [
+        ("benchmark_model", "text since 2021, 2 threads"),
+        ("inference", "mean 10.50, median 10.25, fastest 9.000, slowest 14.00 ms of 50 runs"),
+        ("first", "30.00 ms"),
+        ("init", "5.000 ms"),
+        ("ru_maxrss_sampled_peak", "40.0 MiB"),
+    ]
+    assert LABEL not in dict(facts(one(bench_records.record())))
+
+
+def test_cross_checks_are_shown_on_the_page_and_in_the_comment() -> None:
+    assembled = report.assemble([(Path("a.json"), cross_checked(), False)])
+    assert f"<h3>{LABEL}</h3>" in report_html.page(assembled)
+    comment = report_markdown.page(assembled).partition("<details>")[2]
+    assert "\n- cross-check, not the instrument: " in comment
+    assert "`mean 10.50, median 10.25, fastest 9.000, slowest 14.00 ms of 50 runs`" in comment

@@ -72,6 +72,27 @@ def test_it_fits_its_window_and_is_not_blank(page: Page, page_file: Path, width_
     assert len(shown) == len(page.evaluate("[...document.querySelectorAll('figure')]"))
 
 
+def test_no_column_of_a_verdict_is_hidden(page: Page, tmp_path: Path) -> None:
+    """With the widest cells: percentage points of missed deadlines, and `inconclusive`."""
+    paced = [
+        bench_records.record(
+            base_ms=9.5 + 5 * n, fps=100.0, seed=n, artifact=str(n), invokes=20, noise=bench_records.HOPELESS
+        )
+        for n in range(4)
+    ]
+    models = [record.model.model_copy(update={"name": f"model_{n // 2}"}) for n, record in enumerate(paced)]
+    rows = [
+        (Path("a.json"), record.model_copy(update={"model": model}), n % 2 == 0)
+        for n, (record, model) in enumerate(zip(paced, models, strict=True))
+    ]
+    page_file = tmp_path / "verdicts.html"
+    page_file.write_text(report_html.page(report.assemble(rows)), encoding="utf-8")
+    page.open(page_file, 1400)
+    widths = page.evaluate("[...document.querySelectorAll('.verdicts')].map(one => [one.scrollWidth, one.clientWidth])")
+    assert len(widths) == 2
+    assert all(inner <= outer for inner, outer in widths)
+
+
 def test_nothing_is_fetched_and_nothing_goes_wrong(page: Page, page_file: Path) -> None:
     page.requests.clear()
     page.open(page_file, 1400)

@@ -10,8 +10,9 @@ from pathlib import Path
 import bench_records
 import pytest
 
-from mvtool.bench import report, report_html
-from mvtool.bench.record import Record
+from mvtool.bench import comparison_text, report, report_html
+from mvtool.bench.markdown_text import clean
+from mvtool.bench.record import Moment, Reading, Record
 from mvtool.bench.report_markup import breakable, element, json_block
 
 EVIL = "</script><script src=http://evil.example/x.js></script><img src=x onerror=alert(1)>\"'&\u202e"
@@ -86,7 +87,7 @@ def test_no_text_of_a_record_becomes_markup(spiteful: Outline) -> None:
     assert [attributes.get("type") for attributes in spiteful.all("script")] == ["application/json", None]
     assert spiteful.all("img") == []
     assert not [name for _, attributes in spiteful.tags for name in attributes if name.startswith("on")]
-    shown = report.clean(EVIL)
+    shown = clean(EVIL)
     assert "".join(spiteful.texts["h2"]).count(shown) == 1
     assert sum(text.endswith(shown) for text in spiteful.texts["li"]) == 1
 
@@ -132,7 +133,10 @@ def test_the_figures_are_there_for_programs(pair: str) -> None:
     block = json.loads(Outline(pair).texts["script"][0])
     assert block["schema"] == "mvtool.report/1"
     assert [row["summary"]["invokes"] for row in block["records"]] == [120, 120]
-    assert block["comparisons"][0]["outcome"].startswith("Worse: latency, median slower")
+    (compared,) = block["comparison"]["comparisons"]
+    assert block["comparison"]["schema"] == "mvtool.comparison/1"
+    assert compared["metrics"]["latency_p50"]["verdict"] == "slower"
+    assert block["refusals"] == []
 
 
 def test_the_page_says_what_was_compared(pair: str) -> None:
@@ -141,6 +145,95 @@ def test_the_page_says_what_was_compared(pair: str) -> None:
     assert "slower" in texts["td"]
     assert texts["span"].count("BASELINE") == 1
     assert {"All records", "Verdicts", "Across records"} <= set(texts["h2"])
+
+
+def test_a_verdict_shows_what_compare_shows(pair: str) -> None:
+    (table,) = re.findall(r'<div class="scroll verdicts".*?</table>', pair, re.DOTALL)
+    heads = [text for text in Outline(table).texts["th"] if text in comparison_text.HEADS]
+    assert tuple(heads) == comparison_text.HEADS
+    (median,) = [row for row in table.split("<tr>") if "latency, median" in row]
+    assert re.search(r">1\.\d{3}<", median)
+    assert '<td class="worse">slower</td>' in median
+    assert "launches on their own" in pair
+
+
+def test_what_was_not_compared_is_on_the_page() -> None:
+    text = page_of(
+        *(bench_records.record(artifact=name, threads=n, seed=n, invokes=20) for n, name in ((1, "a"), (2, "b"))),
+        bench_records.record(artifact="c", seed=3, model="x3d_s", invokes=20),
+        baseline=True,
+    )
+    assert "threads: base 1, new 2" in text
+    assert "Not compared, there is no base record: x3d_s" in text
+
+
+def test_one_launch_has_no_interval() -> None:
+    outline = Outline(page_of(bench_records.record(launches=1, invokes=200), bench_records.record(seed=2, invokes=200)))
+    small = outline.texts["small"]
+    assert "95 %: – (one launch)" in small
+    assert "– (one launch)" in small
+    assert len([text for text in small if re.search(r"\d to \d", text)]) == 2  # of the other record: table and section
+    assert "One launch has no interval: " in " ".join(outline.texts["figcaption"])
+
+
+def test_the_caption_of_latencies_names_what_is_drawn() -> None:
+    several = " ".join(
+        Outline(page_of(*(bench_records.record(seed=n, invokes=20) for n in (1, 2)))).texts["figcaption"]
+    )
+    assert "The grey bar is its 95 % interval." in several
+    assert "Orange squares are fp32." in several
+    assert not re.search(r"circles|diamonds|One launch", several)
+    single = " ".join(
+        Outline(page_of(*(bench_records.record(seed=n, invokes=20, launches=1) for n in (1, 2)))).texts["figcaption"]
+    )
+    assert "grey bar" not in single
+
+
+def caption(record: Record) -> str:
+    return " ".join(Outline(page_of(record)).texts["figcaption"])
+
+
+def test_calls_beyond_the_axis_are_counted() -> None:
+    shown = bench_records.record(launches=1, invokes=600, noise=bench_records.SILENT)
+    launch = shown.launches[0]
+    slow = (*launch.samples.inference_ns[:-2], 500_000_000, 900_000_000)
+    samples = launch.samples.model_copy(update={"inference_ns": slow})
+    hidden = shown.model_copy(update={"launches": (launch.model_copy(update={"samples": samples}),)})
+    assert "2 calls lie beyond the right end, the slowest at 900.0 ms." in caption(hidden)
+    assert "beyond the right end" not in caption(shown)
+
+
+def test_launches_without_a_strip_are_told_of() -> None:
+    assert "each of the first 12 of 14 launches" in caption(bench_records.record(launches=14, invokes=5))
+    assert "below, each launch" in caption(bench_records.record(launches=12, invokes=5))
+
+
+@pytest.mark.parametrize(
+    ("base_ms", "fps", "told"),
+    [
+        (5.0, 30.0, ()),
+        (31.0, 30.0, ("The dashed line is the period, 33.33 ms.",)),
+        (40.0, 30.0, ("The dashed line is the period, 33.33 ms.", "Red points missed their deadline.")),
+        (40.0, None, ()),
+    ],
+)
+def test_the_timeline_speaks_of_what_it_draws(base_ms: float, fps: float | None, told: tuple[str, ...]) -> None:
+    said = caption(bench_records.record(base_ms=base_ms, fps=fps, invokes=20, noise=bench_records.SILENT))
+    for words in ("The dashed line is the period, 33.33 ms.", "Red points missed their deadline."):
+        assert (words in said) is (words in told)
+    assert "throttled" not in said
+
+
+@pytest.mark.parametrize(("times", "drawn"), [((0.0, 60.0), True), ((60.0,), False)])
+def test_throttling_is_told_where_it_has_a_length(times: tuple[float, ...], drawn: bool) -> None:
+    readings = tuple(Reading(moment=Moment.DURING, time_s=time_s, thermal_status=2) for time_s in times)
+    said = caption(bench_records.record(invokes=5, launches=1, readings=readings))
+    assert ("throttled where the ground is coloured" in said) is drawn
+
+
+def test_a_record_whose_calls_took_no_time_has_a_page() -> None:
+    idle = bench_records.record(base_ms=0.0, noise=bench_records.SILENT, invokes=20)
+    assert Outline(page_of(idle, bench_records.record(seed=1, invokes=20))).open == []
 
 
 def test_the_table_has_a_row_per_record_and_a_cell_per_column(pair: str) -> None:

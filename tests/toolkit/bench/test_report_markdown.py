@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import bench_records
@@ -7,8 +8,10 @@ import pytest
 
 import mvtool
 from mvtool.bench import report, report_markdown
+from mvtool.bench.markdown_text import LONGEST
 from mvtool.bench.record import Record
-from mvtool.bench.report_markdown import code, prose
+from mvtool.bench.report_markdown import code
+from mvtool.ports import Precision
 
 EXACT = f"""### Benchmark
 
@@ -57,8 +60,10 @@ def test_outcomes_stand_above_the_table() -> None:
     text = page_of(*slower, baseline=True)
     above = text.partition("|  | Model")[0]
     title = "`2 against 1: movinet_a0_stream · TFLite fp32 · Intel Xeon E-2288G`"
-    assert (
-        f"- {title} **Worse**: latency, median slower; latency, 90th percentile slower. Same: peak memory.\n" in above
+    assert re.search(
+        re.escape(f"- {title} **Worse**: ")
+        + r"latency, median slower \(1\.\d{3}\); latency, 90th .*; peak memory same",
+        above,
     )
     assert "| latency, median | " in text.partition("<details>")[2]
 
@@ -97,26 +102,73 @@ def test_code_spans_hold_any_text(text: str, span: str) -> None:
     assert code(text) == span
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a_b *c* [d](e)", "a\\_b \\*c\\* \\[d\\](e)"),
-        ("<img src=x>", "&lt;img src=x&gt;"),
-        ("@team #12 GH-3", "@\u2060team #\u206012 GH-\u20603"),
-        ("https://a.example www.a.example", "https:\u2060//a.example www\u2060.a.example"),
-        ("a|b", "a\\|b"),
-        ("# no heading", "#\u2060 no heading"),
-    ],
-)
-def test_prose_is_only_text(text: str, shown: str) -> None:
-    assert prose(text) == shown
+def many(count: int, **facts: object) -> list[Record]:
+    """Baselines and new records of `count` models."""
+    found = []
+    for number in range(2 * count):
+        record = bench_records.record(
+            seed=number,
+            artifact=str(number),
+            model=f"model_{number // 2}",
+            invokes=5,
+            launches=2,
+            device=bench_records.PHONE,
+        )
+        found.append(record.model_copy(update=facts))
+    return found
 
 
-def test_a_comment_is_never_longer_than_github_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    records = [bench_records.record(seed=seed, invokes=5, launches=2) for seed in range(2)]
-    whole = page_of(*records)
-    monkeypatch.setattr(report_markdown, "LONGEST", len(whole) - 1)
-    short = page_of(*records)
-    assert len(short) < len(whole)
-    assert "left out here for its length" in short
-    assert short.count("| 2 |") == whole.count("| 2 |") == 2
+def comment(records: list[Record]) -> str:
+    rows = [(Path("a.json"), record, number % 2 == 0) for number, record in enumerate(records)]
+    return report_markdown.page(report.assemble(rows))
+
+
+@pytest.mark.parametrize("pairs", [1, 20, 60, 120])
+def test_a_comment_is_never_longer_than_github_takes(pairs: int) -> None:
+    text = comment(many(pairs))
+    assert len(text) <= LONGEST == 65_536
+    rows = re.findall(r"^\| \d+ \| `model_", text, re.MULTILINE)
+    assert len(rows) == 2 * pairs
+    assert text.count("**Comparison**") == {1: 1, 20: 20}.get(pairs, text.count("**Comparison**"))
+    assert ("Left out here for its length: " in text) is (pairs > 1)
+    if pairs > 1:
+        # As much as fits stays: the next description or comparison would have been too long.
+        assert len(text) > LONGEST - 3000
+
+
+def test_what_is_left_out_is_counted() -> None:
+    text = comment(many(20))
+    described = len(re.findall(r"^- Engine: ", text, re.MULTILINE))
+    assert 0 < described < 40
+    assert f"Left out here for its length: {40 - described} descriptions of what was measured where. The page" in text
+
+
+def test_no_name_is_too_long_for_a_comment() -> None:
+    record = bench_records.record(model="m" * 70_000)
+    assert len(page_of(record)) <= LONGEST
+
+
+def test_a_comparison_is_that_of_compare() -> None:
+    records = [bench_records.record(base_ms=10.0 + 3 * n, seed=n, artifact=str(n)) for n in range(2)]
+    details = page_of(*records, baseline=True).partition("<details>")[2]
+    assert "| metric | base | new | new / base | 95 % interval | threshold | verdict |" in details
+    (median,) = re.findall(r"^\| latency, median \|.*", details, re.MULTILINE)
+    assert re.search(r"\| 1\.\d{3} \| 1\.\d{3} to 1\.\d{3} \| 5 % \| 🔴 slower \|$", median)
+    assert "launches on their own" in details
+
+
+def test_what_was_not_compared_is_told() -> None:
+    records = [bench_records.record(threads=n, seed=n, artifact=str(n)) for n in (1, 2)]
+    other = bench_records.record(seed=3, model="x3d_s", precision=Precision.INT8)
+    above = page_of(*records, other, baseline=True).partition("|  | Model")[0]
+    assert "**Not compared**: These benchmarks of movinet" in above
+    assert (
+        "- Not compared, there is no base record: x3d\\_s" in above
+        or "- Not compared, there is no base record: x3d_s" in above
+    )
+
+
+def test_one_launch_has_no_interval() -> None:
+    text = page_of(bench_records.record(launches=1, noise=bench_records.SILENT))
+    assert "**10.00**<br>– (one launch) |" in text
+    assert "10.00 to 10.00" not in text

@@ -82,3 +82,32 @@ def test_missed_deadlines_and_the_period_are_marked() -> None:
     flat_out = bench_records.record(base_ms=12.0, invokes=20, launches=1)
     lines = [len(report_timeline.timeline(r, "", report_timeline.WIDE_PX).axes[0].lines) for r in (paced, flat_out)]
     assert lines[0] == lines[1] + 2
+
+
+def statuses(*told: tuple[float, int | None]) -> list[tuple[float, float, int]]:
+    readings = tuple(reading(time_s, thermal_status=status) for time_s, status in told)
+    return report_timeline.throttled(bench_records.record(readings=readings, invokes=2, launches=1, base_ms=1.0))
+
+
+def test_throttling_begins_with_the_first_reading_that_tells_it() -> None:
+    assert statuses((0.0, 0), (5.0, 0), (9.0, 2)) == []
+    assert statuses((0.0, None), (5.0, 2), (9.0, 2)) == [(5.0, 9.0, 2)]
+    assert statuses((0.0, 1), (4.0, 3), (6.0, 0), (8.0, 0)) == [(0.0, 4.0, 1), (4.0, 6.0, 3)]
+
+
+def test_a_cool_run_has_no_coloured_ground() -> None:
+    def spans(status: int) -> int:
+        readings = tuple(reading(time_s, thermal_status=status) for time_s in (0.0, 60.0))
+        record = bench_records.record(readings=readings, invokes=5)
+        return len(report_timeline.timeline(record, "", report_timeline.WIDE_PX).axes[0].patches)
+
+    assert (spans(0), spans(9)) == (0, 1)
+
+
+def test_a_period_far_from_every_call_is_not_drawn() -> None:
+    def lines(fps: float | None) -> int:
+        record = bench_records.record(base_ms=12.0, fps=fps, invokes=20, launches=1, noise=bench_records.SILENT)
+        assert (report_timeline.shown_period_ms(record) is None) is (fps != 80.0)
+        return len(report_timeline.timeline(record, "", report_timeline.WIDE_PX).axes[0].lines)
+
+    assert (lines(30.0), lines(80.0)) == (lines(None), lines(None) + 1)

@@ -42,7 +42,7 @@ RISING = LEVEL * np.linspace(1, 1.12, 200)
         (edited(3, 7, 130.0), "the longest invoke (130 ms) is 13 times the 99th percentile (10 ms)"),
         (RISING, "the last quarter of a launch is 9% slower than the first; it heats up"),
         (RISING[:, ::-1], "the last quarter of a launch is 8% faster than the first; its clock was still rising"),
-        (LEVEL / 2000, "The shortest invoke (5 us) is near the resolution of the clock"),
+        (LEVEL / 2000, "The shortest invokes (5 us) are near the resolution of the clock"),
     ],
 )
 def test_each_reason_comes_alone_and_in_words(latency_ms: NDArray[np.float64], expected: str) -> None:
@@ -104,3 +104,19 @@ def test_the_governor_is_a_hint_on_a_host_only() -> None:
 
 def test_few_invokes_give_no_99th_percentile() -> None:
     assert judge(of(LEVEL[:, :100])).hints == ("The 99th percentile of 600 invokes rests on fewer than ten samples.",)
+
+
+def test_the_quick_profile_at_a_pace_has_enough_invokes() -> None:
+    # Three launches of a second at 30 frames per second.
+    paced = judge(record(profile="quick", fps=30.0, launches=3, invokes=30))
+    assert paced.stable
+    assert not judge(record(profile="quick", launches=3, invokes=30)).stable
+    (reason,) = judge(record(profile="quick", fps=30.0, launches=3, invokes=9)).reasons
+    assert reason.startswith("Only 27 timed invokes; at least 30")
+
+
+def test_one_short_call_of_a_launch_is_not_the_clock() -> None:
+    # The first call after a warm-up that ran flat out.
+    samples = LEVEL / 500
+    samples[:, 0] = 0.004
+    assert judge(of(samples)).stable

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import HOST, MIB, SILENT, record, record_of
+from bench_records import HOST, MIB, NOISY, SILENT, record, record_of
 
 from mvtool.bench.record import Launch, MemoryMark, Place, Record, Roofline, Samples
 from mvtool.bench.statistics import summarise, to_json
@@ -161,6 +161,27 @@ def test_no_attainable_share_without_bandwidth() -> None:
     derived = summarise(record(roofline=Roofline(macs_per_second={Precision.FP32: 1e12}, method="matmul")))
     assert derived.roofline_share is not None
     assert derived.attainable_share is None
+
+
+@pytest.mark.parametrize(("fps", "frames_per_call"), [(30, 1), (100, 4)])
+def test_throughput_of_a_paced_run_is_its_pace(fps: float, frames_per_call: int) -> None:
+    # 60 calls take 60 periods, though the last step ends early in the last one.
+    found = record(fps=fps, frames_per_call=frames_per_call, base_ms=5, invokes=60, noise=SILENT, launches=2)
+    derived = summarise(found)
+    assert derived.frames_per_second == pytest.approx(fps, rel=1e-6)
+    assert derived.seconds == pytest.approx(2 * 60 * frames_per_call / fps)
+
+
+def test_throughput_of_a_paced_run_that_cannot_keep_up_is_its_own() -> None:
+    derived = summarise(record(fps=50, base_ms=40 - 0.075, invokes=30, noise=SILENT, launches=1))
+    assert derived.frames_per_second == pytest.approx(25.0)
+
+
+def test_a_single_launch_has_no_interval_to_show() -> None:
+    one, two = (summarise(record(launches=launches, noise=NOISY)) for launches in (1, 2))
+    assert (one.single_launch, two.single_launch) == (True, False)
+    assert to_json(one)["median_ms"] == {"value": one.median_ms.value, "low": None, "high": None}
+    assert to_json(two)["median_ms"]["low"] == two.median_ms.low
 
 
 def test_json_is_plain() -> None:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench_records import CALM, HOPELESS, LOOPBACK, MIB, record
+from bench_records import CALM, HOPELESS, LOOPBACK, MIB, PHONE, SILENT, record
 
 from mvtool import cli
-from mvtool.bench.record import Record
+from mvtool.bench.record import Moment, Reading, Record
 from mvtool.ports import Precision
 
 
@@ -90,7 +90,9 @@ def test_markdown(base: Path, slower: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(base, slower, "--markdown") == 16
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "### Benchmark comparison"
-    assert lines[2].startswith("**movinet_a0_stream · tflite fp32 · Intel Xeon E-2288G**: latency, median slower (1.1")
+    assert lines[2].startswith(
+        "🔴 **movinet\\_a0\\_stream · tflite fp32 · Intel Xeon E-2288G**: latency, median slower (1.1"
+    )
     table = [line for line in lines if line.startswith("|")]
     assert {line.count("|") for line in table} == {8}
     assert table[2].endswith("| 🔴 slower |")
@@ -106,8 +108,8 @@ def test_nothing_in_a_record_becomes_markup(tmp_path: Path, capsys: pytest.Captu
     assert run(*files, "--markdown") == 0
     out = capsys.readouterr().out
     assert "<" not in out
-    assert "@" not in out
-    assert "](" not in out
+    assert "@all" not in out
+    assert r"\[a\](b) \*x\*" in out
     assert "\n# y" not in out
     assert {line.count("|") for line in out.splitlines() if line.startswith("|")} == {8}
 
@@ -115,6 +117,58 @@ def test_nothing_in_a_record_becomes_markup(tmp_path: Path, capsys: pytest.Captu
 def test_thresholds(base: Path, slower: Path) -> None:
     assert run(base, slower, "--threshold", "latency_p50=30", "--threshold", "latency_p90=30%") == 0
     assert run(base, slower, "--threshold", "latency_p50=3") == 16
+
+
+def test_a_gated_metric_cannot_go_missing(
+    base: Path, same: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    misses = ("--threshold", "deadline_misses=1", "--fail-on", "inconclusive")
+    assert run(base, same, *misses) == 2
+    assert "no record tells it: missed deadlines need a pace" in capsys.readouterr().err
+    paced = saved(tmp_path / "paced.json", record(fps=50, artifact="p", seed=4))
+    assert run(base, paced, *misses, "--allow", "pacing") == 17
+    assert "missed deadlines: the base side does not tell it" in capsys.readouterr().out
+
+
+def test_a_folder_may_hold_paced_and_unpaced_runs(tmp_path: Path) -> None:
+    for side, seed in (("base", 0), ("new", 10)):
+        for i, fps in enumerate((None, 30.0)):
+            saved(tmp_path / side / f"{i}.json", record(fps=fps, seed=seed + i, artifact=side, noise=SILENT))
+    assert (
+        run(tmp_path / "base", tmp_path / "new", "--threshold", "deadline_misses=1", "--fail-on", "inconclusive") == 0
+    )
+
+
+def test_two_phones_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [PHONE.model_copy(update={"serial": f"3A091FDJH00{i}ZZ"}) for i in range(2)]
+    files = {
+        (side, i): saved(tmp_path / side / f"{i}.json", record(device=device, artifact=side, seed=seed + i))
+        for side, seed in (("base", 0), ("new", 10))
+        for i, device in enumerate(others)
+    }
+    assert run(files["base", 0], files["new", 1]) == 2
+    assert "--allow serial" in capsys.readouterr().err
+    assert run(files["base", 0], files["new", 1], "--allow", "serial") == 0
+    assert "Different serial: 2 devices" in capsys.readouterr().out
+    # Each phone is compared with itself.
+    assert run(tmp_path / "base", tmp_path / "new", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["comparisons"]) == 2
+    files["new", 1].unlink()
+    assert run(tmp_path / "base", tmp_path / "new", "--allow", "missing") == 0
+    out = capsys.readouterr().out
+    assert "…01ZZ." in out
+    assert others[1].serial not in out
+
+
+def test_a_throttled_phone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hot = (Reading(moment=Moment.DURING, time_s=1, thermal_status=4),)
+    base = saved(tmp_path / "base.json", record(device=PHONE))
+    new = saved(tmp_path / "new.json", record(device=PHONE, base_ms=20, artifact="b", readings=hot))
+    assert run(base, new) == 0
+    assert run(base, new, "--fail-on", "inconclusive") == 17
+    out = capsys.readouterr().out
+    assert "a device was throttled (thermal status 4" in out
+    assert "New: The device was throttled" in out
 
 
 @pytest.mark.parametrize("word", ["latency_p50", "latency_p50=", "latency_p50=fast", "speed=3", "latency_p50=-1"])
@@ -207,7 +261,9 @@ def test_too_few_launches_are_inconclusive_in_every_form(
 ) -> None:
     one = saved(tmp_path / "one.json", record(launches=1, invokes=500, artifact="b"))
     assert run(base, one, "--fail-on", "inconclusive") == 17
-    assert "latency, median: one launch does not show how much launches differ" in capsys.readouterr().out
+    assert (
+        "first invoke; load; peak memory: one launch does not show how much launches differ" in capsys.readouterr().out
+    )
     assert run(base, one, "--json") == 0
     median = json.loads(capsys.readouterr().out)["comparisons"][0]["metrics"]["latency_p50"]
     assert (median["verdict"], median["ratio"]) == ("inconclusive", None)

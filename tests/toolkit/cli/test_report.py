@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import bench_records
 import pytest
@@ -55,7 +56,7 @@ def test_markdown_goes_to_the_terminal_or_to_a_file(tmp_path: Path) -> None:
 def test_json_is_all_that_is_printed_and_writes_only_what_was_asked_for(tmp_path: Path) -> None:
     told = json.loads(run("r2.json", "--base", "r1.json", "--json").output)
     assert [(row["file"], row["baseline"]) for row in told["records"]] == [("r1.json", True), ("r2.json", False)]
-    assert told["comparisons"][0]["outcome"].startswith("Worse")
+    assert told["comparison"]["worse"] is True
     assert names(tmp_path) == {"r1.json", "r2.json"}
     assert json.loads(run("r1.json", "--json", "-o", "page.html").output)["schema"] == "mvtool.report/1"
     assert (tmp_path / "page.html").is_file()
@@ -67,7 +68,7 @@ def test_what_is_no_record_is_named_and_nothing_is_written(tmp_path: Path, conte
         (tmp_path / "bad.json").write_text(content)
     before = names(tmp_path)
     result = run("r1.json", "bad.json", "-o", "page.html")
-    assert isinstance(result.exception, ManifestError)
+    assert isinstance(result.exception, UsageError if content is None else ManifestError)
     assert "bad.json" in str(result.exception)
     assert names(tmp_path) == before
 
@@ -91,6 +92,37 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(report_html, "page", broken)
     assert isinstance(run("r1.json").exception, RuntimeError)
     assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_folders_are_taken(tmp_path: Path) -> None:
+    for side, number in (("base", 1), ("new", 2)):
+        (tmp_path / side).mkdir()
+        (tmp_path / f"r{number}.json").rename(tmp_path / side / f"r{number}.json")
+    told = json.loads(run("new", "--base", "base", "--json").output)
+    assert [(row["file"], row["baseline"]) for row in told["records"]] == [("r1.json", True), ("r2.json", False)]
+
+
+def test_a_record_on_both_sides_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    result = run("r1.json", "r2.json", "--base", "r1.json")
+    assert isinstance(result.exception, UsageError)
+    assert "r1.json" in str(result.exception)
+    assert names(tmp_path) == {"r1.json", "r2.json"}
+
+
+def test_bounds_and_what_may_differ_are_those_of_compare(tmp_path: Path) -> None:
+    bench_records.record(base_ms=10.0, seed=3, artifact="3", invokes=20, threads=2).save(tmp_path / "r3.json")
+
+    def verdicts(*options: str) -> Any:
+        return json.loads(run("r3.json", "--base", "r1.json", "--json", *options).output)
+
+    assert "threads" in verdicts()["refusals"][0]["reason"]
+    (compared,) = verdicts("--allow", "threads", "--threshold", "first=7%")["comparison"]["comparisons"]
+    assert (compared["metrics"]["first"]["gated"], compared["metrics"]["first"]["threshold_percent"]) == (True, 7.0)
+
+
+@pytest.mark.parametrize("options", [("--threshold", "first"), ("--threshold", "speed=3"), ("--allow", "anything")])
+def test_unknown_bounds_and_words_are_usage_errors(options: tuple[str, ...]) -> None:
+    assert isinstance(run("r2.json", "--base", "r1.json", *options).exception, UsageError)
 
 
 def test_no_files_is_a_usage_error() -> None:
