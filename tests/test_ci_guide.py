@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml  # type: ignore[import-untyped]
+from motion_model import MODEL
 from workflow_runner import Run, evaluate, expand, holds
 
 from mvtool.errors import ManifestError
@@ -141,30 +142,6 @@ def test_expressions_as_github_evaluates_them() -> None:
     with pytest.raises(KeyError):
         evaluate("secrets.TOKEN", contexts)
 
-
-MODEL = """
-import torch
-from torch import nn
-
-
-class Motion(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        self.head = nn.Linear(8, 4)
-        self.register_buffer("memory", torch.zeros(1, 8, 16, 16))
-
-    def forward(self, frame):
-        seen = self.features(frame).relu()
-        scores = self.head((seen - self.memory).abs().mean((2, 3)))
-        self.memory.copy_(0.5 * self.memory + 0.5 * seen)
-        return scores
-
-
-def make():
-    torch.manual_seed(0)
-    return Motion()
-"""
 
 GH = """#!{python}
 # Keeps its words and the texts that they name, and answers as GitHub would for the artifacts that are there.

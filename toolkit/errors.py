@@ -16,7 +16,7 @@
     ├── RunnerError       14   the native benchmark runner crashed, hung, or gave no complete result
     └── ToolchainError    15   the native benchmark runner cannot be compiled
 
-`mvtool compare` ends with 16 where something got slower, and with 17 where it was asked to be told of
+`mvtool compare` ends with 16 where something got slower or takes more memory, and with 17 where it was asked to be told of
 inconclusive comparisons and there are some.
 
 A message says what failed, what was got, what was expected and what to do about it.

@@ -91,10 +91,10 @@ def bench(
         VerificationError: The device computes something else than the host.
         ToolchainError: A runner cannot be compiled.
     """
-    facts, session = device.facts(), uuid.uuid4().hex
+    facts = device.facts()
     groups = [tuple(subjects)] if request.interleave else [(subject,) for subject in subjects]
     for group in groups:
-        yield from _Run(device, facts, request, session, source, roofline, cross_check, tell).records(group)
+        yield from _Run(device, facts, request, source, roofline, cross_check, tell).records(group)
 
 
 @dataclass
@@ -162,13 +162,13 @@ class _Run:
     device: Device
     facts: DeviceFacts
     request: Request
-    session: str
     source: str | None
     roofline: MeasureRoofline | None
     cross_check: MeasureCrossCheck | None
     tell: Tell
     clock: _Clock = field(default_factory=_Clock)
     readings: list[Reading] = field(default_factory=list)
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def records(self, subjects: Sequence[Subject]) -> list[Record]:
         """Prepare, launch in turns, and put the records together."""

@@ -51,7 +51,7 @@ def load(paths: Sequence[Path]) -> list[Record]:
         UsageError: A path does not exist, a folder holds no `.json` file, or a record is named twice.
         ManifestError: A file is no record.
     """
-    files = [file for path in paths for file in _files(path)]
+    files = files_of(paths)
     records: dict[str, Path] = {}
     loaded = []
     for file in files:
@@ -61,6 +61,15 @@ def load(paths: Sequence[Path]) -> list[Record]:
         records[record.id] = file
         loaded.append(record)
     return loaded
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files that `load` reads, in the same order.
+
+    Raises:
+        UsageError: A path does not exist, or a folder holds no `.json` file.
+    """
+    return [file for path in paths for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:

@@ -159,9 +159,7 @@ def load(
 
 
 def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
-    records = pairing.load(paths)
-    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    return list(zip(files, records, strict=True))
+    return list(zip(pairing.files_of(paths), pairing.load(paths), strict=True))
 
 
 def assemble(
