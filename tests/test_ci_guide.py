@@ -326,5 +326,10 @@ def test_an_error_is_no_verdict(repository: Repository) -> None:
     repository.calls()
     run, succeeded = repository.run("pull_request", "compare")
     assert not succeeded
-    assert run.statuses == {("compare", "Fetch the baseline"): 0, ("compare", "Compare"): ManifestError.exit_code}
-    assert not [words for words, *_ in repository.calls() if words[:2] == ["pr", "comment"]]
+    assert run.statuses["compare", "Compare"] == 0, run.log
+    assert run.statuses["compare", "Fail if something is slower or larger"] == ManifestError.exit_code
+    words, comment = repository.calls()[-1]
+    assert words[:2] == ["pr", "comment"]
+    assert f"`mvtool compare` ended with {ManifestError.exit_code}:\n\n```\n" in comment
+    assert path.name in comment
+    assert run.summary.strip() in comment

@@ -12,6 +12,11 @@ MISSING: Final = "missing"
 """Word of `--allow` for base records that have no new ones beside them."""
 
 
+def shortened(serial: str) -> str:
+    """Enough to tell which phone is meant; logs of CI are public, and the whole serial would tell whose phone it is."""
+    return f"…{serial[-4:]}"
+
+
 def _device(record: Record) -> str:
     device = record.device
     name = " ".join(filter(None, (device.kind, device.manufacturer, device.model or device.name, device.soc)))
@@ -99,7 +104,7 @@ def check(base: Sequence[Record], new: Sequence[Record], allow: Collection[str] 
     everything = [*base, *new]
     different = {name: of for name, of in _aspects(everything).items() if len(_values(of, everything)) > 1}
     if refused := [name for name in different if name not in may_differ]:
-        told = "; ".join(f"{name}: {_sides(different[name], base, new)}" for name in refused)
+        told = "; ".join(f"{name}: {_shown_sides(name, different[name], base, new)}" for name in refused)
         raise UsageError(
             f"These benchmarks of {base[0].model.name} cannot be compared, they differ in more than the artifact. {told}. "
             f"Measure both under the same conditions, or say what may differ with --allow {','.join(refused)}."
@@ -132,6 +137,10 @@ def _allowed(name: str, of: Callable[[Record], str], base: Sequence[Record], new
 
 def _values(of: Callable[[Record], str], records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(of(record)) for record in records))
+
+
+def _shown_sides(name: str, of: Callable[[Record], str], base: Sequence[Record], new: Sequence[Record]) -> str:
+    return _sides((lambda record: shortened(of(record))) if name == "serial" else of, base, new)
 
 
 def _sides(of: Callable[[Record], str], base: Sequence[Record], new: Sequence[Record]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mvtool.bench.comparability import ASPECTS, MISSING, permitted
+from mvtool.bench.comparability import ASPECTS, MISSING, permitted, shortened
 from mvtool.bench.comparison import Comparison, check_thresholds, check_told, compare
 from mvtool.bench.metrics import METRICS, told_by
 from mvtool.bench.record import Record
@@ -141,5 +141,5 @@ def _several_manners(groups: Mapping[Key, Sequence[Record]]) -> frozenset[str]:
 
 def _words(names: Sequence[str], key: Key) -> str:
     """A group in words; a serial by its end, since this may be posted where everybody reads it."""
-    words = (f"…{value[-4:]}" if name == "serial" else value for name, value in zip(names, key, strict=True))
+    words = (shortened(value) if name == "serial" else value for name, value in zip(names, key, strict=True))
     return " ".join(words) or "anything"
