@@ -17,6 +17,7 @@ EXTRA_OF_PACKAGE = {
     "av": "video",
     "matplotlib": "video",
     "PIL": "video",
+    "ray": "ray",
 }
 
 

@@ -110,6 +110,8 @@ def crop_resized(frame: ByteArray, short_side: int, crop: tuple[int, int]) -> Fl
             f"A frame of {width}x{height} pixels becomes {resized[1]}x{resized[0]} with a short side of {short_side}; "
             f"the model crops {crop[1]}x{crop[0]} from it. Use a video whose shape contains the crop."
         )
+    if resized == (height, width) == crop:
+        return frame.astype(np.float32)
     columns = _taps(width, resized[1], (resized[1] - crop[1]) // 2, crop[1])
     rows = _taps(height, resized[0], (resized[0] - crop[0]) // 2, crop[0])
     # Horizontal first on the rows that are needed: the order of Pillow, and the smaller intermediate.

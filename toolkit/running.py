@@ -158,7 +158,7 @@ def run(
         VideoError: The source cannot be used; raised while iterating if it breaks off later.
     """
     manifest = session.manifest
-    port, output = _image_port(manifest), _scores_port(manifest)
+    port, output = image_port(manifest), scores_port(manifest)
     classes = int(np.prod(output.logical_shape))
     if top_k < 1:
         raise UsageError(f"The number of labels per step is {top_k}; expected at least 1.")
@@ -259,7 +259,12 @@ def default_preprocessing(port: InputPort) -> Preprocessing:
     return preprocessing.plain(sizes["H"], sizes["W"])
 
 
-def _image_port(manifest: PortManifest) -> InputPort:
+def image_port(manifest: PortManifest) -> InputPort:
+    """The input that takes video frames.
+
+    Raises:
+        UsageError: The model has none, or more than one.
+    """
     port = manifest.inputs[0]
     if len(manifest.inputs) > 1 or not port.image or not {"H", "W"} <= set(port.logical_layout or ""):
         held = ", ".join(f"{p.name} {p.logical_shape} {p.logical_layout or ''}".strip() for p in manifest.inputs)
@@ -270,7 +275,12 @@ def _image_port(manifest: PortManifest) -> InputPort:
     return port
 
 
-def _scores_port(manifest: PortManifest) -> OutputPort:
+def scores_port(manifest: PortManifest) -> OutputPort:
+    """The output that gives class scores.
+
+    Raises:
+        UsageError: The model has none, or more than one.
+    """
     named = [p for p in manifest.outputs if p.meaning == "logits"] or list(manifest.outputs)
     if len(named) != 1 or sum(n > 1 for n in named[0].logical_shape) != 1:
         held = ", ".join(f"{p.name} {p.logical_shape}" for p in manifest.outputs)
@@ -279,6 +289,15 @@ def _scores_port(manifest: PortManifest) -> OutputPort:
             "In Python, `mvtool.open(path).step(...)` returns any outputs."
         )
     return named[0]
+
+
+def class_names(manifest: PortManifest) -> tuple[str, ...]:
+    """Names of the model's classes in the order of its scores; `class 0`, `class 1`, ... where nobody named them.
+
+    Raises:
+        UsageError: The model gives no class scores.
+    """
+    return _labels(manifest, None, int(np.prod(scores_port(manifest).logical_shape)))[1]
 
 
 def _labels(manifest: PortManifest, chosen: str | None, classes: int) -> tuple[str | None, tuple[str, ...]]:

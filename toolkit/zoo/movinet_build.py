@@ -38,6 +38,8 @@ def build(
     batch_size: int = 1,
     gate: str | None = None,
     head_activation: str | None = None,
+    stochastic_depth: float = 0.2,
+    rezero: float = 0.0,
 ) -> MoViNet:
     """Build one MoViNet in evaluation mode.
 
@@ -49,6 +51,8 @@ def build(
         batch_size: N of the stream state.
         gate: A `Gate` value; the variant's own if not given.
         head_activation: An `Activation` value for the hidden dense layer; swish if not given.
+        stochastic_depth: Largest drop rate of a layer's branch in training.
+        rezero: First value of every ReZero scalar.
 
     Raises:
         SourceError: An argument has no meaning.
@@ -59,7 +63,9 @@ def build(
     if head_activation is not None:
         variant = replace(variant, head_activation=_member(Activation, head_activation, "head activation"))
     size = (resolution, resolution) if isinstance(resolution, int) else (resolution[0], resolution[1])
-    return movinet(MoViNetConfig(ARCHITECTURES[architecture], variant, num_classes, size, batch_size))
+    return movinet(
+        MoViNetConfig(ARCHITECTURES[architecture], variant, num_classes, size, batch_size, stochastic_depth, rezero)
+    )
 
 
 def _variant(architecture: str, kind: str) -> Variant:

@@ -126,6 +126,7 @@ class MoViNetConfig:
         resolution: Height and width of the input.
         batch_size: N; fixed, because the state has this size.
         stochastic_depth: Largest drop rate of a layer's branch in training; layer k of K gets k / K of it.
+        rezero: First value of every ReZero scalar; 1 starts a short training with all branches at work.
     """
 
     architecture: Architecture
@@ -134,6 +135,7 @@ class MoViNetConfig:
     resolution: Size = (172, 172)
     batch_size: int = 1
     stochastic_depth: float = 0.2
+    rezero: float = 0.0
 
     def sizes(self) -> list[Size]:
         """Input size of every layer in order, then that of the head; SAME padding rounds up."""

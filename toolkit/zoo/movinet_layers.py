@@ -126,7 +126,7 @@ class InvertedBottleneck(nn.Module):
             positional=variant.positional,
         )
         self.project = ConvNorm(layer.expand, block.base, (1, 1, 1))
-        self.rezero = nn.Parameter(torch.zeros(()))
+        self.rezero = nn.Parameter(torch.tensor(config.rezero))
         same = stride == 1 and in_channels == block.base
         self.skip = None if same else Skip(in_channels, block.base, stride, size)
 

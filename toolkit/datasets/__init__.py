@@ -1,0 +1,1 @@
+"""Labelled videos: a generator of motions, folders and lists of files."""

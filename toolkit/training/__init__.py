@@ -1,0 +1,1 @@
+"""Training of streaming models in PyTorch."""
