@@ -15,6 +15,7 @@ from mvtool.build import (
     GOLDEN_FILE,
     PROGRAM_FOLDER,
     REFERENCE_FOLDER,
+    STATE_RANGES_FILE,
     ArtifactEntry,
     Build,
     BuildManifest,
@@ -66,6 +67,8 @@ def assemble(
     write_golden(golden, folder / GOLDEN_FILE)
     artifacts = tuple(_artifact(folder, program.info.name, result) for result in results.values())
     simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
+    if calibration is not None and program.is_stream:
+        calibration = calibration.model_copy(update={"state_ranges": describe(folder, STATE_RANGES_FILE)})
     limits = tolerances(_int8_limit(golden, folder, artifacts))
     manifest = BuildManifest(
         model=_provenance(source, program),

@@ -28,7 +28,7 @@ class Job(Document):
         clips: The user's calibration data; None for the bundled clip.
         target: Runtime of the artifact.
         precision: Precision of the artifact.
-        output: Artifact to write.
+        output: Artifact to write, or the record of state ranges.
         simulation: Folder for the quantized PyTorch program, where the target has one.
         threads: Threads for the framework.
     """

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mvtool import labels as label_lists
-from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, Build, artifact_file_name
+from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, STATE_RANGES_FILE, Build, artifact_file_name
 from mvtool.converters.destination import (
     check_destination,
     check_replaceable,
@@ -34,6 +34,7 @@ from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, StageEvent
 from mvtool.converters.recipe import recipe_for
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
+from mvtool.datasets.spec import is_generator
 from mvtool.errors import (
     CaptureError,
     ConversionError,
@@ -129,7 +130,8 @@ def convert(
         targets: Any of `tflite`, `coreml`, `executorch`.
         precisions: Any of `fp32`, `fp16`, `int8`; fp16 exists for Core ML only.
         out: Build folder; `build/<model>` by default. An existing build there is replaced.
-        calibration: For int8: folder of videos, of images per clip, or `.npy`; default the bundled clip.
+        calibration: For int8: folder of videos, of images per clip, `.npy`, or a generator as in `mvtool.datasets.spec`; by
+            default the clips that the model names, else the bundled one.
         inputs: Shapes of the inputs of a model that is not of the zoo.
         kwargs: Keyword arguments of the factory.
         states: `(input, output)` names of states that the model takes and returns as tensors.
@@ -327,8 +329,14 @@ def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[di
     threads = max(1, (os.cpu_count() or 1) // request.parallel)
     jobs: dict[str, Job] = {}
     if request.int8:
-        clips = None if request.clips is None else str(request.clips.absolute())
-        jobs[CALIBRATE] = Job(kind="calibrate", program=program, calibration=str(shared), clips=clips, threads=threads)
+        jobs[CALIBRATE] = Job(
+            kind="calibrate",
+            program=program,
+            calibration=str(shared),
+            clips=_clips(request.clips),
+            output=str(staging / STATE_RANGES_FILE),
+            threads=threads,
+        )
     # int8 waits for the calibration, so the longest fp32 job starts beside it.
     order = sorted(request.artifacts, key=lambda a: (a[1] is Precision.INT8 and a[0] is Runtime.COREML, -_COST[a[0]]))
     for target, precision in order:
@@ -344,6 +352,13 @@ def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[di
         )
     needs = {name: CALIBRATE for name, job in jobs.items() if job.precision is Precision.INT8}
     return jobs, needs
+
+
+def _clips(given: Path | None) -> str | None:
+    """The user's calibration data for a worker, which has another working folder."""
+    if given is None or is_generator(str(given)):
+        return None if given is None else str(given)
+    return str(given.absolute())
 
 
 def _simulation(staging: Path, target: Runtime, precision: Precision) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,8 @@ def _from_zoo(
     except TypeError as error:
         raise SourceError(f"The zoo model {entry.name} cannot be built with {dict(arguments)}: {error}") from error
     height, width = entry.check(arguments.get("resolution", entry.resolution), per_step)
+    if weights is None and entry.weights is not None:
+        weights = Path(str(files("mvtool") / "data" / entry.weights))
     loaded = _load_weights(module, weights, gate, entry.name)
     if not loaded:
         deterministic_weights(module, seed)
@@ -159,6 +162,7 @@ def _from_zoo(
         frame_rate=entry.frame_rate,
         preprocessing=_preprocessing(entry, height, width),
         labels=entry.labels if known else None,
+        calibration=entry.calibration,
     )
     return Source(
         module=module.eval(),

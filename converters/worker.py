@@ -101,7 +101,8 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
     with stages.stage("calibrate"):
         clips = None if job.clips is None else Path(job.clips)
         calibration = load_calibration(clips, program.info, program.inputs, stream=program.is_stream)
-        save_shared(program, calibration, Path(_given(job.calibration)))
+        record = None if job.output is None else Path(job.output)
+        save_shared(program, calibration, Path(_given(job.calibration)), record)
     entry = CalibrationEntry(
         origin=calibration.origin,
         bundled=calibration.bundled,

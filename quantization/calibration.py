@@ -214,11 +214,18 @@ def graph_takes_ports(program: StreamProgram) -> bool:
     return all(tuple(shapes[str(n)]) == p.shape for n, p in zip(names, program.input_ports, strict=True))
 
 
-def port_ranges(program: StreamProgram, calibration: CalibrationSet) -> dict[str, Range]:
+def port_ranges(
+    program: StreamProgram, calibration: CalibrationSet, seen: Callable[[RolledStep], None] = lambda step: None
+) -> dict[str, Range]:
     """True minimum and maximum of every port, by port name.
 
     Both sides of a state get the same range: the union of what entered and what left. Frame ports of
     video models get the range that camera bytes can reach, whatever the clips show.
+
+    Args:
+        program: Captured or lowered.
+        calibration: Clips that the stream is rolled on.
+        seen: Called with every step.
 
     Raises:
         ConversionError: A tensor is not finite.
@@ -228,6 +235,7 @@ def port_ranges(program: StreamProgram, calibration: CalibrationSet) -> dict[str
         for name, array in (*step.inputs.items(), *step.outputs.items()):
             found = _range(name, array)
             ranges[name] = ranges[name].union(found) if name in ranges else found
+        seen(step)
     for state in program.states:
         tied = ranges[state.input.name].union(ranges[state.output.name])
         ranges[state.input.name] = ranges[state.output.name] = tied

@@ -14,21 +14,33 @@ from pydantic import TypeAdapter, ValidationError
 from mvtool.errors import ConversionError
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, port_ranges
+from mvtool.quantization.state_ranges import Recorder
 
 CLIPS_FILE = "clips.npz"
 RANGES_FILE = "ranges.json"
 _RANGES = TypeAdapter(dict[str, tuple[float, float]])
 
 
-def save_shared(program: StreamProgram, calibration: CalibrationSet, folder: Path) -> None:
+def save_shared(program: StreamProgram, calibration: CalibrationSet, folder: Path, record: Path | None = None) -> None:
     """Measure the ports of the captured `program` and write clips and ranges into `folder`.
+
+    Args:
+        program: Captured.
+        calibration: Clips that the stream is rolled on.
+        folder: For what the targets share.
+        record: File for the ranges of states after every step; a model without states gets none.
 
     Raises:
         ConversionError: A tensor is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     calibration.save(folder / CLIPS_FILE)
-    ranges = {name: tuple(found) for name, found in port_ranges(program, calibration).items()}
+    recorder = Recorder(program)
+    ranges = {name: tuple(found) for name, found in port_ranges(program, calibration, recorder.add).items()}
+    if record is not None and program.is_stream:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        found = recorder.record(calibration.origin, len(calibration.clips))
+        record.write_text(found.model_dump_json(by_alias=True) + "\n", encoding="utf-8")
     (folder / RANGES_FILE).write_bytes(_RANGES.dump_json(ranges))  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ folder of images        one clip
 .npy (steps, *input)    logical inputs of a model with one input, in its own type
 .npz                    one such array per model input, by name
 folder of .npy/.npz     one clip per file
+motion:NAME=VALUE,...   generated clips, see `mvtool.datasets.motion`
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from mvtool.datasets.spec import is_generator, parse
 from mvtool.errors import VideoError
 from mvtool.ports import AnyArray, InputPort
 from mvtool.program import ModelInfo
@@ -55,9 +57,9 @@ def load_calibration(
     """Read calibration clips for a model.
 
     Args:
-        path: Folder or file of the forms above. None takes the bundled clip for a model whose only input is a
-            video frame, and seeded random inputs for every other model, normal numbers or 0 and 1 for an input of
-            whole numbers; both leave a note.
+        path: Folder, file or generator of the forms above. None takes generated clips for a model that names them, the bundled clip
+            for another one whose only input is a video frame, and seeded random inputs for every other model, normal numbers or 0
+            and 1 for an input of whole numbers; the last two leave a note.
         info: Preprocessing and frames per step.
         inputs: The model's inputs in port order.
         stream: The model carries state: clips shorter than `STREAM_STEPS` are then played to and fro, because
@@ -66,10 +68,14 @@ def load_calibration(
     Raises:
         VideoError: Nothing usable is there, or it does not fit the model.
     """
+    if path is None and info.calibration is not None:
+        path = Path(info.calibration)
     if path is None and not _is_video_model(info, inputs):
         return _random(inputs, stream)
     if path is None:
         found = _bundled(info, inputs, stream)
+    elif is_generator(str(path)):
+        found = _generated(str(path), info, inputs, stream)
     else:
         clips, notes = _clips(Path(path), info, inputs, stream)
         found = CalibrationSet(clips, origin=Path(path).name, notes=notes)
@@ -137,6 +143,23 @@ def _bundled(info: ModelInfo, inputs: Sequence[InputPort], stream: bool) -> Cali
         "Give a folder of typical videos with --calibration."
     )
     return CalibrationSet((steps,), bundled=True, origin=names[0], notes=(note,))
+
+
+def _generated(spec: str, info: ModelInfo, inputs: Sequence[InputPort], stream: bool) -> CalibrationSet:
+    from mvtool import preprocessing
+
+    if not _is_video_model(info, inputs) or info.preprocessing is None:
+        raise VideoError(
+            f"The model {info.name!r} takes no video frames; calibrate with .npy arrays in place of {spec}."
+        )
+    contract, videos = info.preprocessing, parse(spec)
+    clips = tuple(
+        clip_of_frames(
+            (preprocessing.apply(contract, frame) for frame in videos.frames_of(index)), inputs[0], stream=stream
+        )
+        for index in range(min(len(videos), MAX_CLIPS))
+    )
+    return CalibrationSet(clips, origin=spec)
 
 
 def _random(inputs: Sequence[InputPort], stream: bool) -> CalibrationSet:

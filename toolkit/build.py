@@ -5,6 +5,7 @@
     golden.npz                       inputs and the outputs that the fp32 PyTorch stream gives for them
     reference/program/               the captured PyTorch program, `mvtool.converters.program_io`
     reference/<name>/                the quantized PyTorch programs that int8 artifacts are held against
+    reference/state_ranges.json      ranges of the states while int8 was calibrated
 
 File names are relative; a manifest that points out of its folder is refused.
 """
@@ -32,6 +33,7 @@ BUILD_SCHEMA = "mvtool.build/1"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 REFERENCE_FOLDER = "reference"
+STATE_RANGES_FILE = "reference/state_ranges.json"
 PROGRAM_FOLDER = "reference/program"
 
 SUFFIX_OF_RUNTIME = {Runtime.TFLITE: ".tflite", Runtime.EXECUTORCH: ".pte", Runtime.COREML: ".mlpackage"}
@@ -110,6 +112,7 @@ class CalibrationEntry(Document):
         clips: Number of clips.
         steps: Number of calls of the model, over all clips.
         notes: What the user should know, one sentence each.
+        state_ranges: Ranges of the states after every step, for streams, see `mvtool.quantization.state_ranges`.
     """
 
     origin: str
@@ -117,6 +120,7 @@ class CalibrationEntry(Document):
     clips: int
     steps: int
     notes: tuple[str, ...] = ()
+    state_ranges: FileEntry | None = None
 
 
 class RewriteEntry(Document):
@@ -260,7 +264,9 @@ class BuildManifest(Document):
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Everything that the manifest names."""
-        return (*self.artifacts, self.program, *self.simulations, self.golden)
+        ranges = None if self.calibration is None else self.calibration.state_ranges
+        records = () if ranges is None else (ranges,)
+        return (*self.artifacts, self.program, *self.simulations, self.golden, *records)
 
     @property
     def missing(self) -> tuple[RequestedArtifact, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvtool.extras import require
+from mvtool import video_writing
 
 RATE = 25
 WIDTH, HEIGHT = 320, 240
@@ -101,13 +101,7 @@ def write(target: Path) -> None:
     Raises:
         MissingExtraError: PyAV is not installed.
     """
-    av = require("av", "to encode the demo clip")
-    with av.open(str(target), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "26", "preset": "slow", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(draw(index), format="rgb24")))
-        container.mux(stream.encode(None))
+    video_writing.write(target, map(draw, range(FRAMES)), rate=RATE, quality=26)
 
 
 def _triangle(phase: float) -> float:

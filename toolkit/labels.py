@@ -1,7 +1,8 @@
 """Names of the classes that a model tells apart.
 
 The Kinetics lists ship in the package, one class per line, in the order of the released MoViNet and X3D
-checkpoints: alphabetical, as in `kinetics600_labels.txt` of the TensorFlow Hub models.
+checkpoints: alphabetical, as in `kinetics600_labels.txt` of the TensorFlow Hub models. `motion` names the classes of
+`mvtool.datasets.motion`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from pathlib import Path
 
 from mvtool.errors import UsageError
 
-BUNDLED = {"kinetics400": "kinetics400_labels.txt", "kinetics600": "kinetics600_labels.txt"}
+BUNDLED = {
+    "kinetics400": "kinetics400_labels.txt",
+    "kinetics600": "kinetics600_labels.txt",
+    "motion": "motion_labels.txt",
+}
 
 
 def load(name: str) -> tuple[str, ...]:

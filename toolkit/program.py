@@ -46,6 +46,8 @@ class ModelInfo:
         preprocessing: For video models.
         labels: Name of the label set of the logits.
         class_names: The labels themselves, where they are no list that ships with mvtool.
+        calibration: Generated clips that int8 is calibrated on where the user gives none, see `mvtool.datasets.spec`; the
+            bundled clip if not set.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelInfo:
     preprocessing: Preprocessing | None = None
     labels: str | None = None
     class_names: tuple[str, ...] = ()
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--out", type=click.Path(path_type=Path), help="Build folder; default: build/<model>.")
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    metavar="PATH|SPEC",
     help="For int8: a folder of videos, of image folders, or a .npy file. Default: the bundled clip.",
 )
 @click.option(
@@ -78,7 +78,7 @@ def command(
     targets: tuple[str, ...],
     precisions: tuple[str, ...] | None,
     out: Path | None,
-    calibration: Path | None,
+    calibration: str | None,
     inputs: tuple[str, ...],
     kwargs: str | None,
     states: tuple[str, ...],

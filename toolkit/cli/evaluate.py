@@ -48,7 +48,7 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure the accuracy of the artifacts of a build on labelled videos.
+    """Measure the accuracy of artifacts on labelled videos.
 
     Every artifact plays the same clips, so that fp32 and int8 are compared clip by clip. The answers are kept in the folder --out: a run
     that was interrupted goes on where it was. Beside evaluation.json a picture shows the accuracy after every frame.

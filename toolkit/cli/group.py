@@ -33,13 +33,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "bench": LazyCommand("mvtool.cli.bench", "Measure latency and memory on this machine or on phones."),
     "compare": LazyCommand("mvtool.cli.compare", "Say whether a benchmark got faster or slower."),
     "report": LazyCommand("mvtool.cli.report", "Show benchmark records as one page or as markdown."),
-    "evaluate": LazyCommand(
-        "mvtool.cli.evaluate", "Measure the accuracy of the artifacts of a build on labelled videos."
-    ),
+    "evaluate": LazyCommand("mvtool.cli.evaluate", "Measure the accuracy of artifacts on labelled videos."),
+    "quantize": LazyCommand("mvtool.cli.quantize", "Show what int8 of a build was calibrated on."),
     "train": LazyCommand("mvtool.cli.train", "Train a streaming model of the zoo on labelled videos."),
     "inspect": LazyCommand("mvtool.cli.inspect", "Show the ports and states of an artifact or a build."),
     "zoo": LazyCommand("mvtool.cli.zoo", "List the models that can be converted by name."),
-    "demo": LazyCommand("mvtool.cli.demo", "Convert, verify and run a small model on the bundled video."),
+    "demo": LazyCommand("mvtool.cli.demo", "Convert, verify and run a small model on a video."),
 }
 
 

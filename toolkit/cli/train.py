@@ -27,6 +27,7 @@ from mvtool.errors import UsageError
 @click.option("--learning-rate", default=3e-3, show_default=True, type=float)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--kwargs", default="{}", metavar="JSON", help='Of the model, for example {"rezero": 1.0}.')
+@click.option("--half", is_flag=True, help="Write the weights in half precision.")
 @click.option("--every", default=250, show_default=True, type=click.IntRange(min=1), help="Steps between validations.")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(min=0), help="Processes that prepare clips."
@@ -44,6 +45,7 @@ def command(
     learning_rate: float,
     seed: int,
     kwargs: str,
+    half: bool,
     every: int,
     workers: int,
 ) -> None:
@@ -72,7 +74,7 @@ def command(
         seed=seed,
         arguments=_arguments(kwargs),
     )
-    trainer = Trainer(recipe, out, every=every, workers=workers)
+    trainer = Trainer(recipe, out, every=every, workers=workers, half=half)
     to = console.stdout()
     with replay_bar() as bar:
 

@@ -27,9 +27,8 @@ def parse(spec: str) -> LabelledVideos:
         UsageError: It names nothing that can be read.
         VideoError: A folder or list holds no labelled videos.
     """
-    kind, colon, words = spec.partition(":")
-    if kind == GENERATOR and (colon or not Path(spec).exists()):
-        return MotionVideos(**_fields(words))
+    if is_generator(spec):
+        return MotionVideos(**_fields(spec.partition(":")[2]))
     path = Path(spec)
     if path.is_dir():
         return from_folder(path)
@@ -39,6 +38,11 @@ def parse(spec: str) -> LabelledVideos:
         f"The data set {spec!r} is neither a folder with one subfolder per class, nor a CSV file, nor {GENERATOR} or "
         f"{GENERATOR}:NAME=VALUE,... for generated clips."
     )
+
+
+def is_generator(spec: str) -> bool:
+    """Whether a word means generated clips; a file or folder called `motion` has precedence."""
+    return spec.startswith(f"{GENERATOR}:") or (spec == GENERATOR and not Path(spec).exists())
 
 
 def _fields(words: str) -> dict[str, Any]:

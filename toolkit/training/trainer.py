@@ -66,15 +66,16 @@ class Trainer:
         folder: Where everything is kept; a run with the same recipe that was interrupted there goes on.
         every: Steps between two validations, after each of which a checkpoint is written.
         workers: Processes that prepare clips.
+        half: Write the weights in half precision, which takes half the space; they are loaded as float32 again.
 
     Raises:
         UsageError: The folder holds a run of another recipe, or the recipe does not fit its data.
         SourceError: The model is not in the zoo or cannot be built so.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, every: int = 250, workers: int = 1) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, *, every: int = 250, workers: int = 1, half: bool = False) -> None:
         """Build the model, or read it back."""
-        self._recipe, self._folder, self._every, self._workers = recipe, folder, every, workers
+        self._recipe, self._folder, self._every, self._workers, self._half = recipe, folder, every, workers, half
         self._videos, self._validation = parse(recipe.dataset), parse(recipe.validation)
         if self._videos.labels != self._validation.labels:
             raise UsageError("The training and validation clips have different labels; give two parts of one data set.")
@@ -207,8 +208,12 @@ class Trainer:
         from safetensors.torch import save_file
 
         place = self._folder / WEIGHTS
+        weights = {
+            name: (value.half() if self._half and value.is_floating_point() else value).contiguous()
+            for name, value in self._average.items()
+        }
         with atomic_path(place) as partial:
-            save_file({name: value.contiguous() for name, value in self._average.items()}, partial)
+            save_file(weights, partial)
         return place
 
 

@@ -14,6 +14,7 @@ from mvtool.zoo.movinet_config import BASE, STREAM, STREAM_3D, Architecture, MoV
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
+        movinet_tables.NANO,
         movinet_tables.T0,
         movinet_tables.A0,
         movinet_tables.A1,
@@ -44,7 +45,7 @@ def build(
     """Build one MoViNet in evaluation mode.
 
     Args:
-        architecture: `t0`, `a0` ... `a5`.
+        architecture: `nano`, `t0`, `a0` ... `a5`.
         kind: `base`, `stream` or `stream_3d`.
         num_classes: Width of the logits.
         resolution: Height and width, or one number for both.

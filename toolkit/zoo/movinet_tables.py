@@ -1,6 +1,6 @@
-"""MoViNet architectures T0 and A0 to A3, one row per layer.
+"""MoViNet architectures nano, T0 and A0 to A3, one row per layer.
 
-Source: `official/projects/movinet/modeling/movinet.py` of the TensorFlow Model Garden (`BLOCK_SPECS`), whose
+Source of T0 and A0 to A3: `official/projects/movinet/modeling/movinet.py` of the TensorFlow Model Garden (`BLOCK_SPECS`), whose
 released checkpoints fit these tables. Tables 16 to 21 of the paper (Kondratyuk et al. 2021, arXiv 2103.11511)
 differ in single rows: shifted or doubled lines, and floored sizes.
 """
@@ -9,6 +9,20 @@ from __future__ import annotations
 
 from mvtool.zoo.movinet_config import Architecture, Block, Layer
 
+NANO = Architecture(
+    name="nano",
+    stem=8,
+    head=192,
+    dense=256,
+    dropout=0.1,
+    blocks=(
+        Block(16, 2, (Layer(3, 5, 32),)),
+        Block(24, 2, (Layer(3, 3, 64), Layer(3, 3, 64))),
+        Block(40, 2, (Layer(5, 3, 112), Layer(3, 3, 112), Layer(3, 3, 112))),
+        Block(64, 1, (Layer(5, 3, 184), Layer(3, 3, 184))),
+    ),
+)
+"""Ours, for small pictures: a third of T0's layers, with temporal kernels from the first layer on."""
 T0 = Architecture(
     name="t0",
     stem=8,

@@ -69,7 +69,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "targets": ("tflite", "coreml"),
         "precisions": ("fp16", "int8"),
         "out": Path("o"),
-        "calibration": Path("c"),
+        "calibration": "c",
         "inputs": (InputSpec(None, (1, 3, 8, 8)), InputSpec("h", (1, 4))),
         "kwargs": {"width": 64},
         "states": (("h", "h2"),),
