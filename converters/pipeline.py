@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,6 +116,7 @@ def convert(
     resolution: int | tuple[int, int] | None = None,
     frames: int | None = None,
     labels: str | None = None,
+    rewrite: str | None = None,
     preprocessing: Preprocessing | None = None,
     stage_timeout_s: float = STAGE_TIMEOUT_S,
     parallel: int | None = None,
@@ -142,6 +143,8 @@ def convert(
         resolution: Pixels of height and width of a zoo model's pictures, or both, where they are not the published ones.
         frames: Frames per call of a zoo model: of the clip, or of one step of a stream.
         labels: `kinetics600`, `kinetics400`, or a text file with one label per line, which goes into the manifests.
+        rewrite: `2plus1d` or `2plus1d:RANK`, see `mvtool.converters.rewrites.factorise`: the model is changed before it is captured, so
+            the artifacts are verified against the changed one.
         preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
             the input's size.
         stage_timeout_s: Longest time of one stage in one worker.
@@ -160,7 +163,7 @@ def convert(
         StorageError: A file cannot be written.
     """
     tell: Listener = listener or (lambda event: None)
-    request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels)
+    request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels, rewrite)
     if out is not None:
         check_destination(destination_of(out, ""))
     with _stage(tell, "load"):
@@ -175,7 +178,9 @@ def convert(
     destination = destination_of(out, source.info.name)
     check_destination(destination)
     with _stage(tell, "capture"), single_threaded_torch():
-        program = _capture(source, inputs, states, preprocessing, initial, forward_kwargs)
+        program = _captured_with(
+            rewrite, source, lambda s: _capture(s, inputs, states, preprocessing, initial, forward_kwargs)
+        )
     _check_labels(program, labels)
     with work_folder(destination) as work:
         staging = work / "build"
@@ -191,6 +196,7 @@ def _request(
     parallel: int | None,
     gate: str | None,
     labels: str | None,
+    rewrite: str | None,
 ) -> Request:
     runtimes, wanted = _each(Runtime, "target", targets), _each(Precision, "precision", precisions)
     artifacts = tuple((t, p) for t in runtimes for p in wanted if p is not Precision.FP16 or t is Runtime.COREML)
@@ -210,6 +216,7 @@ def _request(
     if clips is not None and Precision.INT8 not in wanted:
         raise UsageError("--calibration is for int8; add --int8 or --precision int8.")
     options = {"gate": gate, "labels": labels and Path(labels).name, "calibration": clips.name if clips else None}
+    options["rewrite"] = rewrite
     workers = parallel or min(4, os.cpu_count() or 1)
     return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
 
@@ -249,6 +256,19 @@ def _load(
 
     loaded = source.load(model, weights=weights, arguments=arguments or None, gate=gate, frames=frames)
     return loaded if labels is None else replace(loaded, info=_labelled(loaded.info, labels))
+
+
+def _captured_with(rewrite: str | None, source: Source, capture: Callable[[Source], StreamProgram]) -> StreamProgram:
+    """The program of a model, changed before its capture where that was asked for."""
+    if rewrite is None:
+        return capture(source)
+    from mvtool.converters.rewrites import factorise
+
+    rank = factorise.parse(rewrite)
+    module, report = factorise.rewritten(source.module, rank)
+    program = capture(replace(source, module=module))
+    judged = factorise.judged(report, rank, capture(source), program)
+    return program.replace(rewrites=(judged, *program.rewrites))
 
 
 def _labelled(info: ModelInfo, labels: str) -> ModelInfo:

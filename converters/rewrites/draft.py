@@ -72,6 +72,11 @@ class Draft:
                 seen += [_times(s, 1.0 / m) for s, m in zip(states, self.multipliers, strict=True)]
         return seen
 
+    def outputs(self) -> list[Tensor]:
+        """The outputs of the last rollout, without the states."""
+        outputs, every = len(self.program.outputs), len(self.program.output_ports)
+        return [value for index, value in enumerate(self._last) if index % every < outputs]
+
     def checked(self, name: str, rewrite: Callable[[Draft, Changes], None]) -> None:
         """Run `rewrite` and append its report, with the largest relative difference it caused."""
         changes = Changes()

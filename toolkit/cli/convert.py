@@ -60,6 +60,9 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--resolution", metavar="PIXELS|HxW", help="Picture size of a zoo model, if not the published one.")
 @click.option("--frames", type=click.IntRange(min=1), help="Frames per call of a zoo model, if not the published ones.")
 @click.option("--labels", metavar="NAME|FILE", help="kinetics600, kinetics400, or a file with one label per line.")
+@click.option(
+    "--rewrite", metavar="2plus1d[:RANK]", help="Factor 3D kernels: all pairs, a number, or an energy as 0.95."
+)
 @click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
 @click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
 @click.option(
@@ -89,6 +92,7 @@ def command(
     resolution: str | None,
     frames: int | None,
     labels: str | None,
+    rewrite: str | None,
     mean: str | None,
     std: str | None,
     stage_timeout: float,
@@ -127,6 +131,7 @@ def command(
             resolution=parse_resolution(resolution),
             frames=frames,
             labels=labels,
+            rewrite=rewrite,
             preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
             stage_timeout_s=stage_timeout,
             listener=listener,

@@ -64,6 +64,7 @@ class StreamBuffer(nn.Module):
     def __init__(self, shape: tuple[int, int, int, int], frames: int, span: int = 1) -> None:
         super().__init__()
         batch, channels, height, width = shape
+        self.span = span
         info = StateInfo("Last input frames of the temporal kernel, oldest first.", StateForm.FIFO, frames * span)
         declare_state(self, "buffer", (batch, channels, frames, height, width), info)
 

@@ -56,7 +56,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "--labels",
         "own.txt",
     ]
-    words += ["--resolution", "192x256", "--frames", "8"]
+    words += ["--resolution", "192x256", "--frames", "8", "--rewrite", "2plus1d:2"]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
     words += ["--initial", "h=0.5", "--forward-kwargs", '{"last": true}']
     words += ["--mean", "0.45,0.44,0.43", "--std", "0.2,0.2,0.2"]
@@ -80,6 +80,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "resolution": (192, 256),
         "frames": 8,
         "labels": "own.txt",
+        "rewrite": "2plus1d:2",
         "preprocessing": Preprocessing(resize_short_side=8, crop=(8, 8), mean=(0.45, 0.44, 0.43), std=(0.2, 0.2, 0.2)),
         "stage_timeout_s": 30.0,
     }
