@@ -29,3 +29,19 @@ def test_cumulative_mean_of_a_long_stream() -> None:
     for value in x:
         pool(value.view(1, 1, 1, 1, 1), clock(1))
     assert float(pool.buffer) == pytest.approx(float(x.double().mean()), rel=1e-6)
+
+
+def test_at_the_limit_of_the_counter_the_mean_becomes_an_exponential_one() -> None:
+    """float32 holds every whole number up to 2**24: 2**24 + 1 is 2**24 again, and the weight of a frame stays at 2**-24."""
+    limit = 2.0**24
+    clock, pool = FrameClock(), CumulativeMean(1, 1)
+    clock.frame_count.fill_(limit - 2)
+    pool.buffer.fill_(1.0)
+    counts, means = [], []
+    for _ in range(5):
+        now = clock(1)
+        counts.append(float(now.seen))
+        means.append(float(pool(torch.full((1, 1, 1, 1, 1), 2.0**20 + 1.0), now)))
+    assert counts == [limit - 1, limit, limit, limit, limit]
+    # 2**20 of difference at a weight of 2**-24 moves the mean by a sixteenth, frame after frame.
+    assert means == pytest.approx([1.0 + step / 16 for step in range(1, 6)], rel=1e-6)

@@ -1,0 +1,98 @@
+"""Artifacts of a stream over 20,000 frames beside the PyTorch stream: error and memory at the start and at the end.
+
+    python benchmarks/long_stream.py build/movinet_nano_motion [--frames 20000] [--json FILE]
+
+The frames are one endless generated clip at the size of the model. For windows of 100 frames around frame 300 and at the end it prints the
+signal to noise ratio of the logits against the PyTorch stream of the build, how often the most probable class is the same, and the
+resident memory of the process. Core ML is left out where this is no Mac: its reference evaluator would take hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvtool import preprocessing, runtimes
+from mvtool.build import Build
+from mvtool.converters.program_io import load_program
+from mvtool.datasets.motion import MotionVideos
+from mvtool.ports import Runtime
+from mvtool.running import default_preprocessing, image_port, scores_port, to_logical
+from mvtool.runtimes.pytorch import open_program
+from mvtool.session import Session
+
+WINDOW, EARLY = 100, 300
+PART = 500
+"""Frames that are drawn at once; each part is a clip of its own, and the stream goes on over the cuts, as a camera's would."""
+
+
+def frames(count: int, size: int) -> Iterator[NDArray[np.uint8]]:
+    """An endless video of objects that come one after the other."""
+    parts = -(-count // PART)
+    videos = MotionVideos(clips=parts, frames=PART, size=size)
+    for part in range(parts):
+        yield from videos.frames_of(part)[: count - part * PART]
+
+
+def logits(session: Session, count: int) -> tuple[NDArray[np.float64], list[int]]:
+    """Scores `(frames, classes)` and the resident memory in bytes after every part."""
+    port, output = image_port(session.manifest), scores_port(session.manifest)
+    contract = session.manifest.preprocessing or default_preprocessing(port)
+    session.reset()
+    rows, memory = [], []
+    for index, frame in enumerate(frames(count, contract.crop[0])):
+        seen = to_logical(preprocessing.apply(contract, frame)[None], port)
+        rows.append(session.step(seen)[output.name].reshape(-1).astype(np.float64))
+        if (index + 1) % PART == 0:
+            memory.append(resident_bytes())
+    return np.stack(rows), memory
+
+
+def resident_bytes() -> int:
+    """VmRSS of this process."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def snr_db(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Signal to noise ratio."""
+    noise = float(((found - expected) ** 2).sum())
+    return float("inf") if noise == 0 else 10 * float(np.log10((expected**2).sum() / noise))
+
+
+def main() -> None:
+    """Run every artifact, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    build = Build.load(arguments.build)
+    count = arguments.frames
+    expected, _ = logits(open_program(load_program(build.path(build.manifest.program))), count)
+    windows = {f"frame {EARLY}": slice(EARLY - WINDOW, EARLY), f"frame {count}": slice(count - WINDOW, count)}
+    document = []
+    for entry in build.manifest.artifacts:
+        if entry.runtime is Runtime.COREML:
+            continue
+        found, memory = logits(runtimes.open_file(build.path(entry)), count)
+        row = {"artifact": f"{entry.runtime} {entry.precision}", "memory_growth_bytes": memory[-1] - memory[1]}
+        for name, window in windows.items():
+            same = float((found[window].argmax(1) == expected[window].argmax(1)).mean())
+            row |= {f"{name} snr_db": snr_db(found[window], expected[window]), f"{name} same_top1": same}
+        document.append(row)
+        told = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+        )
+        print(told, flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
