@@ -30,7 +30,8 @@ def write(target: Path, frames: Iterable[NDArray[np.uint8]], *, rate: int, quali
     with atomic_path(target) as partial, av.open(str(partial), "w", format="mp4", options=flags) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            stream.height, stream.width = frame.shape[:2]
+        for index, frame in enumerate(frames):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
