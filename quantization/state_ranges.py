@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict, ValidationError
 
-from mvtool.errors import ManifestError
+from mvtool.errors import ManifestError, UsageError
 from mvtool.extras import require
 from mvtool.files import atomic_path
 from mvtool.plotting import COLOURS
@@ -24,6 +24,7 @@ from mvtool.quantization.calibration import RolledStep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COUNTING = frozenset({StateForm.COUNTER, StateForm.PHASE})
 SETTLED = 0.02
 """A range that the last quarter of the steps widens by no more than this share of it has settled."""
 
@@ -45,7 +46,9 @@ class StateRange(Document):
 
     @property
     def settled(self) -> bool:
-        """Whether the last quarter of the steps brought (nearly) nothing that was not seen before."""
+        """Whether the last quarter of the steps brought (nearly) nothing that was not seen before; a counter need not, it is float."""
+        if self.form in COUNTING:
+            return True
         early = max(1, len(self.low) - len(self.low) // 4)
         width = max(self.high) - min(self.low)
         before = max(self.high[:early]) - min(self.low[:early])
@@ -121,7 +124,7 @@ def read(path: Path) -> StateRanges:
 
 
 def plot(ranges: StateRanges, target: Path) -> None:
-    """Draw the range of every state against the number of the frame, one picture per form.
+    """Draw the range of every state but counters against the number of the frame, one picture per form.
 
     Each line is the width of a state's range up to that step, as a share of its final width: a line that is flat at the right end has
     settled.
@@ -131,12 +134,15 @@ def plot(ranges: StateRanges, target: Path) -> None:
         target: Its suffix chooses the format.
 
     Raises:
+        UsageError: There are counters only.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "to draw plots")
     from matplotlib.figure import Figure
 
-    forms = list(dict.fromkeys(state.form for state in ranges.states))
+    forms = list(dict.fromkeys(state.form for state in ranges.states if state.form not in COUNTING))
+    if not forms:
+        raise UsageError(f"{ranges.model} has no state but counters; there is nothing to draw.")
     figure = Figure(figsize=(8, 1.2 + 2.2 * len(forms)), layout="constrained")
     figure.suptitle(
         f"{ranges.model}: ranges of states over {ranges.clips} clips of {ranges.origin}", fontsize=10, x=0.01, ha="left"
@@ -161,7 +167,7 @@ def _lines(axes: Axes, form: StateForm, states: Iterable[StateRange]) -> None:
             alpha=0.7,
         )
     growing = sum(not state.settled for state in listed)
-    axes.set_title(f"{form}: {len(listed)} states, {growing} still growing at the end", fontsize=9, loc="left")
+    axes.set_title(f"{form}, {len(listed)} in all, {growing} still growing at the end", fontsize=9, loc="left")
     axes.set_ylabel("% of final width")
     axes.set_ylim(0, 105)
     axes.grid(alpha=0.3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stream_nets import clips, stream_program
 
-from mvtool.errors import ManifestError
+from mvtool.errors import ManifestError, UsageError
 from mvtool.ports import StateForm
 from mvtool.quantization.calibration import port_ranges, rolled
 from mvtool.quantization.shared import save_shared
@@ -41,6 +41,7 @@ def test_what_still_grows_has_not_settled() -> None:
     assert state([1.0, 2.0, 3.0, 3.01]).settled
     assert not state([1.0, 2.0, 3.0, 4.0]).settled
     assert state([5.0]).settled
+    assert state([1.0, 2.0, 3.0, 4.0], StateForm.COUNTER).settled
     assert state([0.0, 0.0]).settled
 
 
@@ -48,6 +49,8 @@ def test_a_picture(tmp_path: Path) -> None:
     states = (state([1.0, 2.0]), state([1.0, 1.0], StateForm.MEAN), state([0.0, 0.0], StateForm.COUNTER))
     plot(StateRanges(model="m", origin="o", clips=1, states=states), tmp_path / "ranges.png")
     assert (tmp_path / "ranges.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="nothing to draw"):
+        plot(StateRanges(model="m", origin="o", clips=1, states=states[2:]), tmp_path / "none.png")
 
 
 def test_a_broken_record(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _accuracy(axes: Axes, subject: SubjectAccuracy, colour: str) -> None:
 
 
 def _drop(axes: Axes, comparison: Comparison, colour: str) -> None:
-    label = f"{comparison.new} after {comparison.base} ({100 * comparison.final.drop.value:+.2f} at the end)"
+    label = f"{comparison.new} beside {comparison.base} ({100 * comparison.final.drop.value:+.2f} at the end)"
     _band(axes, [step.drop for step in comparison.steps], colour, label, dashed=comparison.base.startswith("pytorch"))
 
 
