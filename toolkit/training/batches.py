@@ -80,4 +80,10 @@ def batches(
         Clips `(N, 3, T, H, W)` and labels `(N,)`.
     """
     source = _Batches(videos, preprocessing, steps, batch, Order(len(videos), seed))
-    yield from DataLoader(source, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    if workers == 0:
+        yield from DataLoader(source, batch_size=None)
+        return
+    # A fork would copy the threads of other frameworks in the middle of their work.
+    yield from DataLoader(
+        source, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn"
+    )
