@@ -229,6 +229,8 @@ def fingerprint(entry: ModelEntry) -> str:
     said = {
         key: value for key, value in vars(entry).items() if key not in ("description", "reported", "labels", "rule")
     }
+    # Records of models that bring no weights are older than these fields.
+    said = {key: value for key, value in said.items() if value is not None or key not in ("weights", "calibration")}
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
 
 
