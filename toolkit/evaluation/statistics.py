@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
-CONFIDENCE: Final = 0.95
-Z: Final = 1.959963984540054
+Z: Final = NormalDist().inv_cdf(0.975)
 """Quantile of the normal distribution for two-sided 95 %."""
 
 
