@@ -155,3 +155,8 @@ class MissingExtraError(MvtoolError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        """Made anew from its own arguments where another process raised it."""
+        return MissingExtraError, (self.package, self.extra, self.purpose)

@@ -61,11 +61,13 @@ def command(
     from mvtool.evaluation import workers
     from mvtool.evaluation.evaluate import evaluate
     from mvtool.evaluation.plot import plot
+    from mvtool.plotting import check_target
 
     if address is not None and jobs is not None:
         raise UsageError("--jobs is for this machine and --ray for a cluster; give one of them.")
     build = Build.load(path)
     place = out or path / "evaluation"
+    check_target(place / PLOT)
     with replay_bar() as bar:
         found = evaluate(
             build,

@@ -19,6 +19,7 @@ from mvtool.errors import UsageError
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder; an interrupted run there goes on.")
 @click.option("--resolution", required=True, type=click.IntRange(min=8), help="Height and width in pixels.")
 @click.option("--steps", required=True, type=click.IntRange(min=1), help="Optimizer steps.")
+@click.option("--frames", type=click.IntRange(min=1), help="First frames of each clip; all if not given.")
 @click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), help="Clips per step.")
 @click.option("--subclips", default=2, show_default=True, type=click.IntRange(min=1), help="Parts of a clip.")
 @click.option(
@@ -39,6 +40,7 @@ def command(
     out: Path,
     resolution: int,
     steps: int,
+    frames: int | None,
     batch: int,
     subclips: int,
     whole_clips: int,
@@ -67,6 +69,7 @@ def command(
         validation=validation,
         resolution=resolution,
         steps=steps,
+        frames=frames,
         batch=batch,
         subclips=subclips,
         whole_clips=whole_clips,

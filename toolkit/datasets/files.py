@@ -83,6 +83,24 @@ def from_csv(path: Path) -> VideoFiles:
     Raises:
         VideoError: A column, a label or a video is missing.
     """
+    try:
+        rows = _rows(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise VideoError(
+            f"{path} is no CSV file: {error}. Give a list with the columns {' and '.join(COLUMNS)}."
+        ) from error
+    for line, (name, label) in enumerate(rows, start=2):
+        if not label or not name:
+            raise VideoError(f"{path}, line {line}: the path is {name!r} and the label {label!r}; both are needed.")
+        if not (path.parent / name).exists():
+            raise VideoError(f"{path}, line {line}: there is no {path.parent / name}. Paths are relative to the list.")
+    labels = _label_names([label for _, label in rows])
+    numbers = {label: number for number, label in enumerate(labels)}
+    return VideoFiles(labels, tuple(path.parent / name for name, _ in rows), tuple(numbers[label] for _, label in rows))
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    """Path and label of each line."""
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
@@ -93,14 +111,7 @@ def from_csv(path: Path) -> VideoFiles:
         rows = [(row["path"] or "", (row["label"] or "").strip()) for row in reader]
     if not rows:
         raise VideoError(f"{path} lists no video; expected one per line below the names of the columns.")
-    for line, (name, label) in enumerate(rows, start=2):
-        if not label or not name:
-            raise VideoError(f"{path}, line {line}: the path is {name!r} and the label {label!r}; both are needed.")
-        if not (path.parent / name).exists():
-            raise VideoError(f"{path}, line {line}: there is no {path.parent / name}.")
-    labels = _label_names([label for _, label in rows])
-    numbers = {label: number for number, label in enumerate(labels)}
-    return VideoFiles(labels, tuple(path.parent / name for name, _ in rows), tuple(numbers[label] for _, label in rows))
+    return rows
 
 
 def _label_names(labels: Sequence[str]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def evaluate(
     progress(done, task.clips)
     for shard in (workers or local(1))(task, build.folder, missing):
         store.add(shard)
-        done += len(shard.labels)
+        done += len(shard.steps)
         progress(done, task.clips)
     found = result(task, store.read(parts), build.artifact(*artifacts[0]).ports.frames_per_step)
     write_atomic(out / RESULT, (found.model_dump_json(by_alias=True, indent=1) + "\n").encode())

@@ -172,7 +172,7 @@ def _table(shards: Sequence[Shard]) -> NDArray[np.int32]:
     longest = max(int(shard.steps.max()) for shard in shards)
     rows = []
     for shard in shards:
-        clip = np.full((len(shard.ranks), len(shard.labels), longest), -1, np.int32)
+        clip = np.full((len(shard.ranks), len(shard.steps), longest), -1, np.int32)
         clip[:, np.arange(longest) < shard.steps[:, None]] = shard.ranks
         rows.append(clip)
     return np.concatenate(rows, axis=1)

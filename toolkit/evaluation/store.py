@@ -34,7 +34,7 @@ class Store:
 
     def __init__(self, folder: Path, task: Task) -> None:
         """Write what is evaluated, or check that it is the same."""
-        self._folder, self._task = folder, task
+        self._folder = folder
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
         written = folder / TASK
         document = {"key": task.key, **asdict(task)}
@@ -70,8 +70,8 @@ class Store:
                 shard = Shard(clips.start, *(arrays[name] for name in Shard._fields[1:]))
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{path} cannot be read: {error}. Remove it; its clips are then played again.") from error
-        if len(shard.labels) != len(clips):
-            raise UsageError(f"{path} holds {len(shard.labels)} clips, expected {len(clips)}. Remove it.")
+        if len(shard.steps) != len(clips):
+            raise UsageError(f"{path} holds {len(shard.steps)} clips, expected {len(clips)}. Remove it.")
         return shard
 
     def _path(self, first: int) -> Path:

@@ -21,7 +21,7 @@ from mvtool.build import Build
 from mvtool.datasets.base import LabelledVideos
 from mvtool.datasets.spec import parse
 from mvtool.errors import UsageError, VideoError
-from mvtool.evaluation.answers import Whole, answer
+from mvtool.evaluation.answers import Whole, answer, prepared
 from mvtool.ports import Precision, Runtime
 from mvtool.running import class_names
 from mvtool.session import Session
@@ -82,17 +82,13 @@ class Shard(NamedTuple):
 
     Attributes:
         first: Index of the first clip.
-        labels: True class of each clip, a position among the scores.
         steps: Number of answers to each clip.
-        ranks: `(subjects, sum of steps)`, see `mvtool.evaluation.answers.Answers`.
-        predicted: `(subjects, sum of steps)`.
+        ranks: `(subjects, sum of steps)`, see `mvtool.evaluation.answers.answer`.
     """
 
     first: int
-    labels: Whole
     steps: NDArray[np.uint32]
     ranks: Whole
-    predicted: Whole
 
 
 def plan(
@@ -178,28 +174,16 @@ def evaluate_shard(task: Task, folder: Path, clips: range) -> Shard:
     """
     videos = _videos(task.dataset)
     sessions = [_session(subject, folder) for subject in task.subjects]
-    labels, steps = [], []
-    ranks: list[list[Whole]] = [[] for _ in sessions]
-    predicted: list[list[Whole]] = [[] for _ in sessions]
+    ranks = []
     for index in clips:
-        label = task.classes[videos.label(index)]
         try:
-            frames = list(videos.frames_of(index, task.frame_rate))
-            answers = [answer(session, frames, label, task.frames) for session in sessions]
+            frames = prepared(sessions[0], videos.frames_of(index, task.frame_rate), task.frames)
         except VideoError as error:
             raise VideoError(f"{videos.name(index)}: {error}") from error
-        labels.append(label)
-        steps.append(len(answers[0].ranks))
-        for place, given in enumerate(answers):
-            ranks[place].append(given.ranks)
-            predicted[place].append(given.predicted)
-    return Shard(
-        first=clips.start,
-        labels=np.asarray(labels, np.uint16),
-        steps=np.asarray(steps, np.uint32),
-        ranks=np.stack([np.concatenate(rows) for rows in ranks]),
-        predicted=np.stack([np.concatenate(rows) for rows in predicted]),
-    )
+        label = task.classes[videos.label(index)]
+        ranks.append(np.stack([answer(session, frames, label) for session in sessions]))
+    steps = np.asarray([rows.shape[1] for rows in ranks], np.uint32)
+    return Shard(clips.start, steps, np.concatenate(ranks, axis=1))
 
 
 @cache

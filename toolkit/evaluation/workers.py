@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -10,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from mvtool.errors import RuntimeLoadError
+from mvtool.errors import RuntimeLoadError, UsageError
 from mvtool.evaluation.task import Shard, Task, evaluate_shard, packed, unpacked
 from mvtool.extras import require
 
 Workers = Callable[[Task, Path, Sequence[range]], Iterator[Shard]]
 """Plays parts of the clips, given the folder of the build, and gives their answers in any order, each once."""
+REACHABLE_S: Final = 10.0
 DEATHS: Final = 3
 """So many times a part may take its process with it before it is given up."""
 
@@ -83,10 +85,12 @@ def on_ray(address: str) -> Workers:
 
     Raises:
         MissingExtraError: Ray is not installed.
+        UsageError: Nobody answers at the address; raised when the clips are to be played.
     """
     ray: Any = require("ray", "to distribute an evaluation")
 
     def play(task: Task, folder: Path, parts: Sequence[range]) -> Iterator[Shard]:
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
         try:
             remote = ray.remote(max_retries=DEATHS, num_cpus=1)(_play_archive)
@@ -95,10 +99,30 @@ def on_ray(address: str) -> Workers:
             while running:
                 (finished, *_), running = ray.wait(running, num_returns=1)
                 yield ray.get(finished)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise RuntimeLoadError(
+                f"The Ray cluster lost a part of the evaluation more than {DEATHS} times: {error}. Look at its workers' memory and logs; "
+                "the answers so far are kept."
+            ) from error
         finally:
             ray.shutdown()
 
     return play
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself asks for minutes before it gives up on an address where nobody is."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHABLE_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"No Ray cluster answers at {address!r}: {error}. Start one with `ray start --head`, or give its address as HOST:PORT."
+        ) from error
 
 
 def _play_archive(task: Task, archive: bytes, clips: range) -> Shard:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mvtool.datasets.base import LabelledVideos
+from mvtool.errors import VideoError
 from mvtool.ports import Preprocessing
-from mvtool.preprocessing import apply
+from mvtool.preprocessing import FloatArray, apply
 
 ENDLESS = 10**7
 """So many clips are not seen twice. They are taken in their own order: a shuffled list of them would not fit into memory, and those of
@@ -40,37 +42,59 @@ class Order:
         return np.random.default_rng((self.seed, epoch)).permutation(self.count)
 
 
+@dataclass(frozen=True)
+class Clips:
+    """Labelled videos as a model is trained on them.
+
+    Attributes:
+        videos: Where they come from.
+        preprocessing: Contract of the model.
+        frames: Of each clip, its first; None for all.
+        frame_rate: Frames per second, where the videos have a time of their own.
+    """
+
+    videos: LabelledVideos
+    preprocessing: Preprocessing
+    frames: int | None = None
+    frame_rate: float | None = None
+
+    def stacked(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Clips `(N, 3, T, H, W)` and labels `(N,)`.
+
+        Raises:
+            VideoError: A video has fewer frames, or other ones than the first.
+        """
+        clips: list[FloatArray] = []
+        for index in indices:
+            seen = islice(self.videos.frames_of(index, self.frame_rate), self.frames)
+            clips.append(np.stack([apply(self.preprocessing, frame) for frame in seen]))
+            wanted = self.frames or len(clips[0])
+            if len(clips[-1]) != wanted:
+                raise VideoError(
+                    f"{self.videos.name(index)} has {len(clips[-1])} frames, {wanted} are needed: clips of a batch are equally long. "
+                    "Train on fewer with --frames, or leave the video out."
+                )
+        labels = [self.videos.label(index) for index in indices]
+        return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3), torch.tensor(labels)
+
+
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(
-        self, videos: LabelledVideos, preprocessing: Preprocessing, positions: range, batch: int, order: Order
-    ):
-        self._videos, self._preprocessing = videos, preprocessing
-        self._positions, self._batch, self._order = positions, batch, order
+    def __init__(self, clips: Clips, positions: range, batch: int, order: Order) -> None:
+        self._clips, self._positions, self._batch, self._order = clips, positions, batch, order
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
         first = self._positions[at] * self._batch
-        indices = [self._order(place) for place in range(first, first + self._batch)]
-        return stacked(self._videos, indices, self._preprocessing)
+        return self._clips.stacked([self._order(place) for place in range(first, first + self._batch)])
 
 
-def stacked(videos: LabelledVideos, indices: list[int], preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Clips `(N, 3, T, H, W)` as the model sees them, and labels `(N,)`."""
-    clips = [np.stack([apply(preprocessing, frame) for frame in videos.frames_of(index)]) for index in indices]
-    labels = [videos.label(index) for index in indices]
-    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3), torch.tensor(labels)
-
-
-def batches(
-    videos: LabelledVideos, preprocessing: Preprocessing, *, steps: range, batch: int, seed: int, workers: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(clips: Clips, *, steps: range, batch: int, seed: int, workers: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the given steps, prepared by other processes while the model trains.
 
     Args:
-        videos: All of one length.
-        preprocessing: Contract of the model.
+        clips: What is trained on.
         steps: Numbers of the steps; the same number gives the same batch.
         batch: Clips per step.
         seed: Of the order.
@@ -79,7 +103,7 @@ def batches(
     Yields:
         Clips `(N, 3, T, H, W)` and labels `(N,)`.
     """
-    source = _Batches(videos, preprocessing, steps, batch, Order(len(videos), seed))
+    source = _Batches(clips, steps, batch, Order(len(clips.videos), seed))
     if workers == 0:
         yield from DataLoader(source, batch_size=None)
         return

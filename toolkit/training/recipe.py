@@ -18,6 +18,7 @@ class Recipe:
         validation: Specification of the clips that are looked at now and then; never trained on.
         resolution: Height and width of the model's picture, pixels.
         steps: Optimizer steps.
+        frames: Frames of each clip that are trained on, its first; None for all, where all clips are equally long.
         batch: Clips per step.
         subclips: Equal parts of a clip that go through the stream one after the other.
         whole_clips: So many steps at the start take each clip as one part: gradients then reach over all of its frames, from which a
@@ -37,6 +38,7 @@ class Recipe:
     validation: str
     resolution: int
     steps: int
+    frames: int | None = None
     batch: int = 32
     subclips: int = 2
     whole_clips: int = 0
@@ -58,6 +60,7 @@ class Recipe:
         for name, low, high in (
             ("resolution", 8, 4096),
             ("steps", 1, 10**9),
+            ("frames", 1, 10**6),
             ("batch", 1, 10**6),
             ("subclips", 1, 10**4),
             ("whole_clips", 0, 10**9),
@@ -70,7 +73,7 @@ class Recipe:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UsageError(f"The recipe's {name} is {value}; expected {low:g} to {high:g}.")
 
     def as_dict(self) -> dict[str, Any]:

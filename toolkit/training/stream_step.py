@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvtool.errors import UsageError
 from mvtool.streaming.state import reset
 
 
@@ -30,11 +31,14 @@ def backward(model: nn.Module, clips: Tensor, labels: Tensor, *, subclips: int, 
         The loss and the share of right answers at the end of the clips, `(2,)`, without a gradient.
 
     Raises:
-        ValueError: T is no multiple of `subclips`.
+        UsageError: T is no multiple of `subclips`.
     """
     frames = clips.shape[2]
     if frames % subclips:
-        raise ValueError(f"Clips of {frames} frames cannot be cut into {subclips} subclips of equal length.")
+        raise UsageError(
+            f"Clips of {frames} frames cannot be cut into {subclips} subclips of equal length; give --subclips that divides {frames}, "
+            "or another --frames."
+        )
     reset(model)
     total, right = torch.zeros(()), torch.zeros(())
     for part in torch.split(clips, frames // subclips, dim=2):

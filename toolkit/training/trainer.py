@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from mvtool.errors import UsageError
 from mvtool.files import atomic_path, write_atomic
 from mvtool.ports import Preprocessing
 from mvtool.streaming.state import reset
-from mvtool.training.batches import batches, stacked
+from mvtool.training.batches import Clips, batches
 from mvtool.training.recipe import Recipe
 from mvtool.training.stream_step import backward
 from mvtool.zoo import registry
@@ -76,18 +76,17 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path, *, every: int = 250, workers: int = 1, half: bool = False) -> None:
         """Build the model, or read it back."""
         self._recipe, self._folder, self._every, self._workers, self._half = recipe, folder, every, workers, half
-        self._videos, self._validation = parse(recipe.dataset), parse(recipe.validation)
-        if self._videos.labels != self._validation.labels:
+        videos, validation = parse(recipe.dataset), parse(recipe.validation)
+        if videos.labels != validation.labels:
             raise UsageError("The training and validation clips have different labels; give two parts of one data set.")
         entry = registry.get(recipe.model)
         if not entry.stream:
             raise UsageError(f"{entry.name} keeps no state; this recipe trains streams.")
-        self._preprocessing = Preprocessing(
-            resize_short_side=recipe.resolution,
-            crop=(recipe.resolution, recipe.resolution),
-            mean=entry.mean,
-            std=entry.std,
-        )
+        size = recipe.resolution
+        contract = Preprocessing(resize_short_side=size, crop=(size, size), mean=entry.mean, std=entry.std)
+        self._clips = Clips(videos, contract, recipe.frames, entry.frame_rate)
+        self._validation = replace(self._clips, videos=validation)
+        self._labels = videos.labels
         torch.manual_seed(recipe.seed)
         self._model = self._build(recipe.batch)
         self._average = {name: value.clone() for name, value in self._model.state_dict().items()}
@@ -106,14 +105,7 @@ class Trainer:
         """
         recipe = self._recipe
         steps = range(self._step, recipe.steps)
-        feed = batches(
-            self._videos,
-            self._preprocessing,
-            steps=steps,
-            batch=recipe.batch,
-            seed=recipe.seed,
-            workers=self._workers,
-        )
+        feed = batches(self._clips, steps=steps, batch=recipe.batch, seed=recipe.seed, workers=self._workers)
         seen: list[Tensor] = []
         for step, (clips, labels) in zip(steps, feed, strict=True):
             seen.append(self._train(step, clips, labels))
@@ -154,12 +146,14 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> float:
-        videos, size = self._validation, min(self._recipe.batch, len(self._validation))
+        """Share of right answers on the validation clips in whole batches, with the averaged weights."""
+        total = len(self._validation.videos)
+        size = min(self._recipe.batch, total)
         model = self._build(size).eval()
         model.load_state_dict(self._average)
         right = count = 0
-        for first in range(0, len(videos) - size + 1, size):
-            clips, labels = stacked(videos, list(range(first, first + size)), self._preprocessing)
+        for first in range(0, total - size + 1, size):
+            clips, labels = self._validation.stacked(range(first, first + size))
             reset(model)
             right += int((model(clips.to(memory_format=torch.channels_last_3d)).argmax(1) == labels).sum())
             count += size
@@ -170,7 +164,7 @@ class Trainer:
         entry = registry.get(recipe.model)
         entry.check((recipe.resolution, recipe.resolution), entry.frames_per_step)
         module = entry.build(
-            num_classes=len(self._videos.labels), resolution=recipe.resolution, batch_size=batch, **recipe.arguments
+            num_classes=len(self._labels), resolution=recipe.resolution, batch_size=batch, **recipe.arguments
         )
         return module.train().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
@@ -182,7 +176,7 @@ class Trainer:
             if json.loads(written.read_text()) != json.loads(asked):
                 raise UsageError(f"{self._folder} holds a run of another recipe. Give another folder, or remove it.")
         write_atomic(written, asked.encode())
-        write_atomic(self._folder / LABELS, "".join(f"{label}\n" for label in self._videos.labels).encode())
+        write_atomic(self._folder / LABELS, "".join(f"{label}\n" for label in self._labels).encode())
         with suppress(FileNotFoundError):
             self._restore(torch.load(self._folder / CHECKPOINT, weights_only=True))
 

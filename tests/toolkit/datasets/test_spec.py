@@ -90,3 +90,9 @@ def test_broken_lists(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(VideoError, match=told):
         parse(str(tmp_path / "list.csv"))
+
+
+def test_a_file_that_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(VideoError, match="is no CSV file"):
+        parse(str(tmp_path / "model.tflite"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mvtool import runtimes
 from mvtool.build import Build
@@ -15,7 +16,7 @@ from mvtool.datasets.spec import parse
 from mvtool.errors import RuntimeLoadError, UsageError, VideoError
 from mvtool.evaluation import evaluate as evaluating
 from mvtool.evaluation import workers
-from mvtool.evaluation.answers import answer, rank
+from mvtool.evaluation.answers import answer, prepared, rank
 from mvtool.evaluation.evaluate import evaluate
 from mvtool.evaluation.result import EVALUATION_SCHEMA, result
 from mvtool.evaluation.task import REFERENCE, Shard, Subject, Task, evaluate_shard, plan, shards
@@ -42,11 +43,20 @@ def test_answers_are_those_of_run(build: Build, dataset: str) -> None:
     videos = parse(dataset)
     source = Path(dataset).parent / "4.npy"
     session = runtimes.open_file(build.path(build.artifact(*INT8)))
-    given = answer(session, videos.frames_of(4), 2)
+    ranks = answer(session, prepared(session, videos.frames_of(4)), 2)
     steps = list(run(session, source, top_k=4).steps)
-    assert given.predicted.tolist() == [step.top[0].class_index for step in steps]
-    assert given.ranks.tolist() == [[score.class_index for score in step.top].index(2) for step in steps]
-    assert len(answer(session, videos.frames_of(4), 2, limit=3).ranks) == 3
+    assert ranks.tolist() == [[score.class_index for score in step.top].index(2) for step in steps]
+    assert answer(session, prepared(session, videos.frames_of(4), 3), 2).tolist() == ranks[:3].tolist()
+
+
+def test_no_more_frames_are_read_than_are_played(build: Build) -> None:
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        for _ in range(3):
+            yield np.zeros((40, 48, 3), np.uint8)
+        raise AssertionError
+
+    session = runtimes.open_file(build.path(build.artifact(*FP32)))
+    assert len(prepared(session, endless(), 3)) == 3
 
 
 def test_an_evaluation(build: Build, dataset: str, out: Path) -> None:
@@ -75,9 +85,9 @@ def test_every_number_follows_from_the_ranks() -> None:
     task = Task("m", subjects, "d", 3, "0", (0, 1), None, None)
     # Two clips of one and two steps, then one of two.
     ranks = np.array([[0, 1, 0], [1, 0, 0]], np.uint16)
-    first = Shard(0, np.array([0, 1], np.uint16), np.array([1, 2], np.uint32), ranks, ranks)
+    first = Shard(0, np.array([1, 2], np.uint32), ranks)
     last = np.array([[6, 5], [0, 4]], np.uint16)
-    second = Shard(2, np.array([0], np.uint16), np.array([2], np.uint32), last, last)
+    second = Shard(2, np.array([2], np.uint32), last)
     found = result(task, [first, second], 1)
     fp32, int8 = found.subjects
     assert (fp32.final.top1.value, fp32.final.top5.value) == (2 / 3, 2 / 3)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mvtool.build import Build
+from mvtool.errors import UsageError, VideoError
 from mvtool.evaluation import evaluate as evaluating
 from mvtool.evaluation import workers
 from mvtool.evaluation.evaluate import evaluate
@@ -73,3 +74,16 @@ def test_a_killed_worker_costs_no_clip_and_counts_none_twice(
     assert sorted(seen) == seen
     assert seen[-1] == 9
     assert len(list((out.with_name("there") / "shards").iterdir())) == 5
+
+
+def test_what_a_worker_says_arrives_as_it_was_said(build: Build, out: Path, cluster: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "list.csv").write_text("path,label\nbad.mp4,0\n")
+    with pytest.raises(VideoError, match=r"^\S+/bad.mp4: "):
+        evaluate(build, [FP32], str(tmp_path / "list.csv"), out, workers=workers.on_ray(cluster))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port"])
+def test_no_cluster(build: Build, dataset: str, out: Path, address: str) -> None:
+    with pytest.raises(UsageError, match=rf"No Ray cluster answers at '{address}'.*HOST:PORT"):
+        evaluate(build, [FP32], dataset, out, workers=workers.on_ray(address))

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mvtool.datasets.motion import MotionVideos
-from mvtool.errors import SourceError, UsageError
+from mvtool.datasets.spec import parse
+from mvtool.errors import SourceError, UsageError, VideoError
 from mvtool.ports import Preprocessing
 from mvtool.streaming.state import reset
-from mvtool.training.batches import Order, batches
+from mvtool.training.batches import Clips, Order, batches
 from mvtool.training.recipe import Recipe
 from mvtool.training.stream_step import backward
 from mvtool.training.trainer import Look, Trainer, learning_rate
@@ -149,7 +150,7 @@ def test_subclips_carry_the_state_and_cut_the_gradient() -> None:
     module = net()
     reset(module)
     torch.testing.assert_close(module(clips), logits)
-    with pytest.raises(ValueError, match="cannot be cut into 3"):
+    with pytest.raises(UsageError, match="cannot be cut into 3"):
         backward(module, clips, labels, subclips=3, label_smoothing=0.0)
 
 
@@ -166,7 +167,7 @@ def test_batches_depend_on_the_number_of_the_step_alone() -> None:
     contract = Preprocessing(resize_short_side=32, crop=(32, 32))
 
     def take(steps: range, workers: int) -> list[tuple[Tensor, Tensor]]:
-        return list(batches(videos, contract, steps=steps, batch=3, seed=1, workers=workers))
+        return list(batches(Clips(videos, contract), steps=steps, batch=3, seed=1, workers=workers))
 
     everything, later = take(range(4), 0), take(range(2, 4), 1)
     for (clips, labels), (again, labels_again) in zip(everything[2:], later, strict=True):
@@ -176,3 +177,17 @@ def test_batches_depend_on_the_number_of_the_step_alone() -> None:
     expected = videos.frames_of(index).astype(np.float32).transpose(3, 0, 1, 2) / np.float32(255)
     assert np.array_equal(everything[0][0][0].numpy(), expected)
     assert everything[0][1][0] == videos.label(index)
+
+
+def test_videos_of_different_lengths(tmp_path: Path) -> None:
+    for label, lengths in (("run", (5, 3)), ("jump", (4, 7))):
+        (tmp_path / label).mkdir()
+        for length in lengths:
+            np.save(tmp_path / label / f"{length}.npy", np.full((length, 40, 48, 3), length, np.uint8))
+    contract = Preprocessing(resize_short_side=32, crop=(32, 32))
+    clips, labels = Clips(parse(str(tmp_path)), contract, frames=3).stacked(range(4))
+    assert clips.shape == (4, 3, 3, 32, 32)
+    assert labels.tolist() == [0, 0, 1, 1]
+    for frames, told in ((None, "7 frames, 4 are needed"), (4, "3 frames, 4 are needed")):
+        with pytest.raises(VideoError, match=f"{told}.*Train on fewer with --frames"):
+            Clips(parse(str(tmp_path)), contract, frames).stacked(range(4))
