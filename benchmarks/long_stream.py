@@ -25,6 +25,7 @@ from mvtool.ports import Runtime
 from mvtool.running import default_preprocessing, image_port, scores_port, to_logical
 from mvtool.runtimes.pytorch import open_program
 from mvtool.session import Session
+from mvtool.verification.bounds import snr_db
 
 WINDOW, EARLY = 100, 300
 PART = 500
@@ -57,12 +58,6 @@ def resident_bytes() -> int:
     """VmRSS of this process."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmRSS:")[2].split()[0])
-
-
-def snr_db(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Signal to noise ratio."""
-    noise = float(((found - expected) ** 2).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10((expected**2).sum() / noise))
 
 
 def main() -> None:

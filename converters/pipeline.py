@@ -215,8 +215,12 @@ def _request(
     clips = None if calibration is None else Path(calibration)
     if clips is not None and Precision.INT8 not in wanted:
         raise UsageError("--calibration is for int8; add --int8 or --precision int8.")
-    options = {"gate": gate, "labels": labels and Path(labels).name, "calibration": clips.name if clips else None}
-    options["rewrite"] = rewrite
+    options = {
+        "gate": gate,
+        "labels": labels and Path(labels).name,
+        "calibration": clips.name if clips else None,
+        "rewrite": rewrite,
+    }
     workers = parallel or min(4, os.cpu_count() or 1)
     return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
 
@@ -376,9 +380,9 @@ def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[di
 
 def _clips(given: Path | None) -> str | None:
     """The user's calibration data for a worker, which has another working folder."""
-    if given is None or is_generator(str(given)):
-        return None if given is None else str(given)
-    return str(given.absolute())
+    if given is None:
+        return None
+    return str(given if is_generator(str(given)) else given.absolute())
 
 
 def _simulation(staging: Path, target: Runtime, precision: Precision) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from mvtool.errors import ManifestError, UsageError
 from mvtool.extras import require
@@ -24,6 +24,7 @@ from mvtool.quantization.calibration import RolledStep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STATE_RANGES_SCHEMA = "mvtool.state-ranges/1"
 COUNTING = frozenset({StateForm.COUNTER, StateForm.PHASE})
 SETTLED = 0.02
 """A range that the last quarter of the steps widens by no more than this share of it has settled."""
@@ -68,7 +69,7 @@ class StateRanges(Document):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_id: Literal["mvtool.state-ranges/1"] = "mvtool.state-ranges/1"
+    schema_id: Literal["mvtool.state-ranges/1"] = Field(default="mvtool.state-ranges/1", alias="schema")
     model: str
     origin: str
     clips: int

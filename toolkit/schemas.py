@@ -1,4 +1,4 @@
-"""The published JSON Schemas of the manifests, of benchmark records and of evaluations, for readers that are not mvtool.
+"""The published JSON Schemas of the documents that mvtool writes, for readers that are not mvtool.
 
     python -m mvtool.schemas [folder]      write them anew, after a change of the models
 
@@ -21,24 +21,27 @@ from mvtool.errors import UsageError
 from mvtool.evaluation.result import EVALUATION_SCHEMA, Evaluation
 from mvtool.files import write_atomic
 from mvtool.ports import PORTS_SCHEMA, PortManifest
+from mvtool.quantization.state_ranges import STATE_RANGES_SCHEMA, StateRanges
 
 _MODELS: dict[str, type[BaseModel]] = {
     PORTS_SCHEMA: PortManifest,
     BUILD_SCHEMA: BuildManifest,
     BENCH_SCHEMA: Record,
     EVALUATION_SCHEMA: Evaluation,
+    STATE_RANGES_SCHEMA: StateRanges,
 }
 FILE_OF_SCHEMA = {
     PORTS_SCHEMA: "ports-1.schema.json",
     BUILD_SCHEMA: "build-1.schema.json",
     BENCH_SCHEMA: "bench-1.schema.json",
     EVALUATION_SCHEMA: "evaluation-1.schema.json",
+    STATE_RANGES_SCHEMA: "state-ranges-1.schema.json",
 }
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def generate(schema: str) -> dict[str, Any]:
-    """The JSON Schema of `mvtool.ports/1`, `mvtool.build/1`, `mvtool.bench/1` or `mvtool.evaluation/1`, from its model.
+    """The JSON Schema called `schema`, for example `mvtool.ports/1`, from its model.
 
     Raises:
         UsageError: There is no such schema.

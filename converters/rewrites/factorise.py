@@ -141,8 +141,8 @@ def factorise(module: nn.Module, rank: Rank) -> tuple[RewriteReport, tuple[Layer
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv3d)]:
         if min(conv.kernel_size[0], max(conv.kernel_size[1:])) == 1:
             continue
-        if reason := _obstacle(conv):
-            left.append(f"{name}: {reason}")
+        if reason := _obstacle(conv) if name else "it is the whole model; wrap it in a module":
+            left.append(f"{name or type(conv).__name__}: {reason}")
             continue
         made, layer = _factored(name, conv, rank)
         parent, _, attribute = name.rpartition(".")
@@ -154,7 +154,8 @@ def factorise(module: nn.Module, rank: Rank) -> tuple[RewriteReport, tuple[Layer
         )
     details = tuple(
         f"{layer.name}: rank {layer.rank} of {layer.full}, {layer.energy:.4f} of the energy, "
-        f"{'time' if layer.time_first else 'space'} first, state {layer.state[0]} to {layer.state[1]}"
+        f"{'time' if layer.time_first else 'space'} first, {layer.macs[0]:g} to {layer.macs[1]:g} multiply-adds per position, "
+        f"state {layer.state[0]} to {layer.state[1]}"
         for layer in layers
     )
     return RewriteReport(NAME, len(layers), 0.0, details, tuple(left)), tuple(layers)

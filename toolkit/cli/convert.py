@@ -40,7 +40,7 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option(
     "--calibration",
     metavar="PATH|SPEC",
-    help="For int8: a folder of videos, of image folders, or a .npy file. Default: the bundled clip.",
+    help="For int8: a folder of videos, of image folders, a .npy file, or motion:... Default: the bundled clip.",
 )
 @click.option(
     "--input",

@@ -29,8 +29,8 @@ def share(right: int, count: int) -> Interval:
         count: Number of answers, at least 1.
 
     Example:
-        >>> share(0, 10).high
-        0.2775327998628892
+        >>> round(share(0, 10).high, 4)
+        0.2775
     """
     value, weight = right / count, Z * Z / count
     centre = (value + weight / 2) / (1 + weight)
@@ -52,7 +52,7 @@ def paired_drop(only_base: int, only_new: int, count: int) -> Interval:
 
     Example:
         >>> round(paired_drop(30, 20, 1000).high, 4)
-        0.0239
+        0.0241
     """
     lost, won = (only_base + 1) / (count + 2), (only_new + 1) / (count + 2)
     half = Z * math.sqrt((lost + won - (lost - won) ** 2) / (count + 2))

@@ -165,3 +165,8 @@ def test_a_whole_movinet() -> None:
     reset(module)
     module(video).sum().backward()
     assert all(p.grad is not None for p in module.parameters())
+
+
+def test_a_model_that_is_one_convolution_is_told() -> None:
+    with pytest.raises(UsageError, match=r"Conv3d: it is the whole model; wrap it in a module"):
+        factorise(nn.Conv3d(2, 2, 3), Rank())
