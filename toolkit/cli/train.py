@@ -25,6 +25,9 @@ from mvtool.errors import UsageError
 @click.option(
     "--whole-clips", default=0, show_default=True, type=click.IntRange(min=0), help="First steps without parts."
 )
+@click.option(
+    "--in-order", default=0, show_default=True, type=click.IntRange(min=0), help="First steps without a shuffle."
+)
 @click.option("--learning-rate", default=3e-3, show_default=True, type=float)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--kwargs", default="{}", metavar="JSON", help='Of the model, for example {"rezero": 1.0}.')
@@ -44,6 +47,7 @@ def command(
     batch: int,
     subclips: int,
     whole_clips: int,
+    in_order: int,
     learning_rate: float,
     seed: int,
     kwargs: str,
@@ -73,6 +77,7 @@ def command(
         batch=batch,
         subclips=subclips,
         whole_clips=whole_clips,
+        in_order=in_order,
         learning_rate=learning_rate,
         seed=seed,
         arguments=_arguments(kwargs),

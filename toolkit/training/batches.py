@@ -17,8 +17,7 @@ from mvtool.ports import Preprocessing
 from mvtool.preprocessing import FloatArray, apply
 
 ENDLESS = 10**7
-"""So many clips are not seen twice. They are taken in their own order: a shuffled list of them would not fit into memory, and those of
-the generator have their labels in turns, from which a small network learns in half the steps that batches drawn at random take."""
+"""So many clips are not seen twice. They are drawn one by one: a shuffled list of them would not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,23 @@ class Order:
     Attributes:
         count: Number of clips.
         seed: Of the permutations.
+        in_order: So many clips at the start come in the order of the data set. Those of the generator have their labels in turns there, from
+            which a network learns to see motion in half the steps; but batches that hold every label tell it, through their norms, which
+            ones are still missing, so that it has to be weaned from them.
     """
 
     count: int
     seed: int
+    in_order: int = 0
 
     def __call__(self, position: int) -> int:
         """Index of the clip at a position, counted from the start of training."""
         epoch, place = divmod(position, self.count)
-        return place if self.count >= ENDLESS else int(self._permutation(epoch)[place])
+        if position < self.in_order:
+            return place
+        if self.count >= ENDLESS:
+            return int(np.random.default_rng((self.seed, position)).integers(self.count))
+        return int(self._permutation(epoch)[place])
 
     def _permutation(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.random.default_rng((self.seed, epoch)).permutation(self.count)
@@ -90,20 +97,22 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         return self._clips.stacked([self._order(place) for place in range(first, first + self._batch)])
 
 
-def batches(clips: Clips, *, steps: range, batch: int, seed: int, workers: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    clips: Clips, *, steps: range, batch: int, order: Order, workers: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of the given steps, prepared by other processes while the model trains.
 
     Args:
         clips: What is trained on.
         steps: Numbers of the steps; the same number gives the same batch.
         batch: Clips per step.
-        seed: Of the order.
+        order: Which clip comes when.
         workers: Processes that prepare clips; 0 prepares them in this one.
 
     Yields:
         Clips `(N, 3, T, H, W)` and labels `(N,)`.
     """
-    source = _Batches(clips, steps, batch, Order(len(clips.videos), seed))
+    source = _Batches(clips, steps, batch, order)
     if workers == 0:
         yield from DataLoader(source, batch_size=None)
         return

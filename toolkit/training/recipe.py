@@ -23,6 +23,7 @@ class Recipe:
         subclips: Equal parts of a clip that go through the stream one after the other.
         whole_clips: So many steps at the start take each clip as one part: gradients then reach over all of its frames, from which a
             network without any weights learns what motion is much sooner.
+        in_order: So many steps at the start take the clips in the order of the data set, see `mvtool.training.batches.Order`.
         learning_rate: Highest, reached after the warm-up; falls to zero along half a cosine.
         warmup: Steps in which the learning rate rises from zero.
         weight_decay: Of AdamW, for weights of two and more dimensions.
@@ -42,6 +43,7 @@ class Recipe:
     batch: int = 32
     subclips: int = 2
     whole_clips: int = 0
+    in_order: int = 0
     learning_rate: float = 3e-3
     warmup: int = 200
     weight_decay: float = 0.02
@@ -64,6 +66,7 @@ class Recipe:
             ("batch", 1, 10**6),
             ("subclips", 1, 10**4),
             ("whole_clips", 0, 10**9),
+            ("in_order", 0, 10**9),
             ("learning_rate", 1e-9, 1e3),
             ("warmup", 0, 10**9),
             ("weight_decay", 0.0, 10.0),

@@ -29,7 +29,7 @@ from mvtool.errors import UsageError
 from mvtool.files import atomic_path, write_atomic
 from mvtool.ports import Preprocessing
 from mvtool.streaming.state import reset
-from mvtool.training.batches import Clips, batches
+from mvtool.training.batches import Clips, Order, batches
 from mvtool.training.recipe import Recipe
 from mvtool.training.stream_step import backward
 from mvtool.zoo import registry
@@ -105,7 +105,8 @@ class Trainer:
         """
         recipe = self._recipe
         steps = range(self._step, recipe.steps)
-        feed = batches(self._clips, steps=steps, batch=recipe.batch, seed=recipe.seed, workers=self._workers)
+        order = Order(len(self._clips.videos), recipe.seed, in_order=recipe.in_order * recipe.batch)
+        feed = batches(self._clips, steps=steps, batch=recipe.batch, order=order, workers=self._workers)
         seen: list[Tensor] = []
         for step, (clips, labels) in zip(steps, feed, strict=True):
             seen.append(self._train(step, clips, labels))

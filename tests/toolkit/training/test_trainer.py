@@ -159,7 +159,23 @@ def test_every_epoch_shows_every_clip_once() -> None:
     epochs = [[order(5 * epoch + place) for place in range(5)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert [Order(10**8, seed=0)(place) for place in (0, 7, 10**8 + 3)] == [0, 7, 3]
+    first = Order(5, seed=0, in_order=7)
+    assert [first(place) for place in range(5)] == list(range(5))
+    assert [first(place) for place in range(5, 7)] == [0, 1]
+    assert [first(place) for place in range(7, 15)] == [order(place) for place in range(7, 15)]
+
+
+def test_an_endless_data_set_is_drawn_from() -> None:
+    order = Order(10**8, seed=0, in_order=7)
+    drawn = [order(place) for place in range(5_000)]
+    assert drawn[:7] == list(range(7))
+    assert len(set(drawn)) > 4_990
+    assert all(0 <= index < 10**8 for index in drawn)
+    assert drawn == [order(place) for place in range(5_000)]
+    assert drawn[7:] != [Order(10**8, seed=1)(place) for place in range(7, 5_000)]
+    per_label = np.bincount(np.array(drawn[7:]) % 12, minlength=12)
+    assert per_label.min() > 340
+    assert per_label.max() < 495
 
 
 def test_batches_depend_on_the_number_of_the_step_alone() -> None:
@@ -167,7 +183,7 @@ def test_batches_depend_on_the_number_of_the_step_alone() -> None:
     contract = Preprocessing(resize_short_side=32, crop=(32, 32))
 
     def take(steps: range, workers: int) -> list[tuple[Tensor, Tensor]]:
-        return list(batches(Clips(videos, contract), steps=steps, batch=3, seed=1, workers=workers))
+        return list(batches(Clips(videos, contract), steps=steps, batch=3, order=Order(7, 1), workers=workers))
 
     everything, later = take(range(4), 0), take(range(2, 4), 1)
     for (clips, labels), (again, labels_again) in zip(everything[2:], later, strict=True):
