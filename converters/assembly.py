@@ -65,7 +65,7 @@ def assemble(
 
     golden = make_golden(open_program(program))
     write_golden(golden, folder / GOLDEN_FILE)
-    artifacts = tuple(_artifact(folder, program.info.name, result) for result in results.values())
+    artifacts = tuple(artifact_entry(folder, program.info.name, result) for result in results.values())
     simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
     if calibration is not None and program.is_stream:
         calibration = calibration.model_copy(update={"state_ranges": describe(folder, STATE_RANGES_FILE)})
@@ -84,7 +84,8 @@ def assemble(
     Build(folder, manifest).save()
 
 
-def _artifact(folder: Path, model: str, result: JobResult) -> ArtifactEntry:
+def artifact_entry(folder: Path, model: str, result: JobResult) -> ArtifactEntry:
+    """The manifest's entry of an artifact that lies in `folder`."""
     ports = result.ports
     if ports is None:
         raise ValueError("the job wrote no artifact")
@@ -99,6 +100,7 @@ def _artifact(folder: Path, model: str, result: JobResult) -> ArtifactEntry:
         recipe={key: _json(value) for key, value in recipe.items()},
         rewrites=tuple(RewriteEntry(**line.model_dump()) for line in result.rewrites),
         delegation=result.delegation,
+        control=result.control,
         simulation=name if simulated else None,
         seconds=result.seconds,
     )

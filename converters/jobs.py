@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from mvtool.build import CalibrationEntry
+from mvtool.build import AccuracyControl, CalibrationEntry
 from mvtool.ports import Document, PortManifest, Precision, Runtime
 
 JOB_FILE = "job.json"
@@ -30,6 +30,7 @@ class Job(Document):
         precision: Precision of the artifact.
         output: Artifact to write, or the record of state ranges.
         simulation: Folder for the quantized PyTorch program, where the target has one.
+        float_layers: Layers that stay float in an int8 artifact, see `mvtool.quantization.layers`.
         threads: Threads for the framework.
     """
 
@@ -41,6 +42,7 @@ class Job(Document):
     precision: Precision | None = None
     output: str | None = None
     simulation: str | None = None
+    float_layers: tuple[str, ...] = ()
     threads: int = 1
 
     @property
@@ -71,6 +73,7 @@ class JobResult(Document):
         rewrites: What each rewrite did.
         delegation: What the emitter found out about delegation.
         calibration: What was calibrated on, from a job of that kind.
+        control: Set by the parent: which layers stay float and why.
         notes: Remarks for the user.
         seconds: Wall time per stage.
     """
@@ -79,6 +82,7 @@ class JobResult(Document):
     rewrites: tuple[RewriteLine, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
     calibration: CalibrationEntry | None = None
+    control: AccuracyControl | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
 

@@ -9,19 +9,20 @@ interrupted conversion leaves the previous build as it was.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mvtool import labels as label_lists
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, STATE_RANGES_FILE, Build, artifact_file_name
+from mvtool.converters.accuracy_control import Control, Goal
 from mvtool.converters.destination import (
     check_destination,
     check_replaceable,
@@ -31,7 +32,7 @@ from mvtool.converters.destination import (
 )
 from mvtool.converters.inputs import InputSpec, picture_of
 from mvtool.converters.jobs import Job, JobResult
-from mvtool.converters.progress import Listener, StageEvent
+from mvtool.converters.progress import Listener, stage
 from mvtool.converters.recipe import recipe_for
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
 from mvtool.datasets.spec import is_generator
@@ -43,6 +44,7 @@ from mvtool.errors import (
     RuntimeLoadError,
     StorageError,
     UsageError,
+    VerificationError,
     VideoError,
 )
 from mvtool.extras import EXTRA_OF_PACKAGE
@@ -54,17 +56,19 @@ from mvtool.threads import single_threaded_torch
 if TYPE_CHECKING:
     from torch import nn
 
+    from mvtool.converters.rewrites.factorise import Rank
     from mvtool.converters.source import Source
     from mvtool.program import ModelInfo, StreamProgram
 
 STAGE_TIMEOUT_S = 600.0
-CALIBRATE = "calibrate"
+CALIBRATE, SHARED = "calibrate", "shared"
 _LOG = logging.getLogger(__name__)
 # Rough cost of a job, longest first, so that two processes end at about the same time.
 _COST = {Runtime.EXECUTORCH: 3, Runtime.TFLITE: 2, Runtime.COREML: 1}
 # Errors of a worker that keep their class, and so their exit code, on the way to the user.
 _ERROR_CLASSES: dict[str, type[MvtoolError]] = {
-    kind.__name__: kind for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError, StorageError)
+    kind.__name__: kind
+    for kind in (UsageError, VideoError, RuntimeLoadError, CaptureError, StorageError, VerificationError)
 }
 _PURPOSES = {
     Runtime.TFLITE: (("litert_torch", "ai_edge_litert"), "to write TFLite files"),
@@ -84,6 +88,7 @@ class Request:
         stage_timeout_s: Longest time of one stage of a worker.
         parallel: Worker processes at a time.
         options: What the manifest says of the conversion.
+        goal: Accuracy that int8 must keep.
     """
 
     artifacts: tuple[tuple[Runtime, Precision], ...]
@@ -91,6 +96,7 @@ class Request:
     stage_timeout_s: float
     parallel: int
     options: Mapping[str, object]
+    goal: Goal | None = None
 
     @property
     def int8(self) -> bool:
@@ -117,6 +123,8 @@ def convert(
     frames: int | None = None,
     labels: str | None = None,
     rewrite: str | None = None,
+    max_drop: float | None = None,
+    evaluation: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
     stage_timeout_s: float = STAGE_TIMEOUT_S,
     parallel: int | None = None,
@@ -145,6 +153,9 @@ def convert(
         labels: `kinetics600`, `kinetics400`, or a text file with one label per line, which goes into the manifests.
         rewrite: `2plus1d` or `2plus1d:RANK`, see `mvtool.converters.rewrites.factorise`: the model is changed before it is captured, so
             the artifacts are verified against the changed one.
+        max_drop: Largest drop of top-1 that int8 may cost, a share: layers return to float until it holds, see
+            `mvtool.converters.accuracy_control`. It chooses the rank of `2plus1d` too, where none is given.
+        evaluation: Labelled videos that the drop is counted on, see `mvtool.datasets.spec`.
         preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
             the input's size.
         stage_timeout_s: Longest time of one stage in one worker.
@@ -160,13 +171,15 @@ def convert(
         CaptureError: The module cannot become a graph with explicit state.
         ConversionError: An artifact could not be written. Those that could are kept; the message says where.
         UsageError: An unknown target or precision, options that contradict each other, or an `out` that is in use.
+        VerificationError: The drop cannot be held.
         StorageError: A file cannot be written.
     """
     tell: Listener = listener or (lambda event: None)
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels, rewrite)
+    request = replace(request, goal=_goal(request, max_drop, evaluation))
     if out is not None:
         check_destination(destination_of(out, ""))
-    with _stage(tell, "load"):
+    with stage(tell, "load"):
         chosen = {"num_classes": num_classes, "resolution": resolution}
         given = {name: value for name, value in chosen.items() if value is not None}
         if twice := sorted(given.keys() & (kwargs or {}).keys()):
@@ -177,14 +190,19 @@ def convert(
         source = _load(model, weights, arguments, gate, frames, labels)
     destination = destination_of(out, source.info.name)
     check_destination(destination)
-    with _stage(tell, "capture"), single_threaded_torch():
-        program = _captured_with(
-            rewrite, source, lambda s: _capture(s, inputs, states, preprocessing, initial, forward_kwargs)
-        )
+
+    def take(one: Source) -> StreamProgram:
+        return _capture(one, inputs, states, preprocessing, initial, forward_kwargs)
+
+    factoring = _factoring(request, rewrite, source, take, tell)
+    with stage(tell, "capture"), single_threaded_torch():
+        program = take(source) if factoring is None else _factorised(source, take, *factoring)
     _check_labels(program, labels)
     with work_folder(destination) as work:
         staging = work / "build"
         outcomes = _run_jobs(request, program, staging, work / "jobs", tell)
+        if request.goal is not None:
+            outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell)
         return _finish(request, source, program, staging, destination, outcomes, tell)
 
 
@@ -225,6 +243,15 @@ def _request(
     return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
 
 
+def _goal(request: Request, max_drop: float | None, evaluation: str | os.PathLike[str] | None) -> Goal | None:
+    goal = Goal.of(max_drop, None if evaluation is None else str(evaluation))
+    if goal is not None and not request.int8 and request.options.get("rewrite") != "2plus1d":
+        raise UsageError(
+            "--max-drop is for int8 and for --rewrite 2plus1d; add one of them, --int8 or --precision int8."
+        )
+    return goal
+
+
 def _require_packages(target: Runtime) -> None:
     """Fail before any work is done; a worker would find out minutes later."""
     packages, purpose = _PURPOSES[target]
@@ -262,17 +289,31 @@ def _load(
     return loaded if labels is None else replace(loaded, info=_labelled(loaded.info, labels))
 
 
-def _captured_with(rewrite: str | None, source: Source, capture: Callable[[Source], StreamProgram]) -> StreamProgram:
-    """The program of a model, changed before its capture where that was asked for."""
+def _factoring(
+    request: Request, rewrite: str | None, source: Source, take: Callable[[Source], StreamProgram], tell: Listener
+) -> tuple[Rank, str] | None:
+    """The rank of a rewrite that was asked for, and why it was chosen where the accuracy decided."""
     if rewrite is None:
-        return capture(source)
+        return None
     from mvtool.converters.rewrites import factorise
 
-    rank = factorise.parse(rewrite)
+    if request.goal is None or rewrite != factorise.NAME:
+        return factorise.parse(rewrite), ""
+    from mvtool.converters.rank_control import cheapest_rank
+
+    with tempfile.TemporaryDirectory(prefix="mvtool-rank-") as scratch:
+        return cheapest_rank(request.goal, source, take, Path(scratch), request.parallel, tell)
+
+
+def _factorised(source: Source, take: Callable[[Source], StreamProgram], rank: Rank, why: str) -> StreamProgram:
+    """The program of a model whose kernels were factored before."""
+    from mvtool.converters.rewrites import factorise
+
     module, report = factorise.rewritten(source.module, rank)
-    program = capture(replace(source, module=module))
-    judged = factorise.judged(report, rank, capture(source), program)
-    return program.replace(rewrites=(judged, *program.rewrites))
+    program = take(replace(source, module=module))
+    judged = factorise.judged(report, rank, take(source), program)
+    details = (why, *judged.details) if why else judged.details
+    return program.replace(rewrites=(replace(judged, details=details), *program.rewrites))
 
 
 def _labelled(info: ModelInfo, labels: str) -> ModelInfo:
@@ -343,8 +384,30 @@ def _run_jobs(
 
     folder = staging / PROGRAM_FOLDER
     save_program(program, folder)
-    jobs, needs = _plan(request, program.info.name, staging, scratch / "shared")
+    jobs, needs = _plan(request, program.info.name, staging, scratch / SHARED)
     return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell).run(jobs, needs)
+
+
+def _controlled(
+    request: Request,
+    goal: Goal,
+    program: StreamProgram,
+    staging: Path,
+    work: Path,
+    outcomes: Mapping[str, Outcome],
+    tell: Listener,
+) -> dict[str, Outcome]:
+    """The outcomes with int8 artifacts that keep the accuracy."""
+    jobs, _ = _plan(request, program.info.name, staging, work / "jobs" / SHARED)
+    numbers = itertools.count(1)
+
+    def emit(job: Job) -> Outcome:
+        name = f"{job.target}_{job.precision}"
+        scratch = work / f"control_{next(numbers)}"
+        return Supervisor(scratch, 1, request.stage_timeout_s, tell).run({name: job}, {})[name]
+
+    shared = work / "jobs" / SHARED
+    return Control(goal, program, staging, shared, emit, tell, request.parallel).hold(jobs, outcomes)
 
 
 def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[dict[str, Job], dict[str, str]]:
@@ -411,7 +474,7 @@ def _finish(
     calibration = calibrated.calibration if isinstance(calibrated, JobResult) else None
     for note in () if calibration is None else calibration.notes:
         _LOG.warning(note)
-    with _stage(tell, "golden"), single_threaded_torch():
+    with stage(tell, "golden"), single_threaded_torch():
         assemble(source, program, staging, results, request.options, request.artifacts, calibration)
     # What cannot be complete does not replace what may be.
     place = partial_of(destination) if failures and destination.exists() else destination
@@ -430,15 +493,3 @@ def _error_of(failures: Mapping[str, JobFailure], place: Path | None) -> MvtoolE
     text = "\n".join([f"{len(failures)} of the conversion's jobs failed.", *lines, kept])
     kinds = {_ERROR_CLASSES.get(f.error or "", ConversionError) for f in failures.values()}
     return kinds.pop()(text) if len(kinds) == 1 else ConversionError(text)
-
-
-@contextmanager
-def _stage(tell: Listener, name: str) -> Iterator[None]:
-    tell(StageEvent(None, None, name, "start"))
-    began = time.perf_counter()
-    try:
-        yield
-    except MvtoolError as error:
-        tell(StageEvent(None, None, name, "failed", time.perf_counter() - began, str(error)))
-        raise
-    tell(StageEvent(None, None, name, "done", time.perf_counter() - began))

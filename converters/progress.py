@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
+
+from mvtool.errors import MvtoolError
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,16 @@ class StageEvent:
 
 
 Listener = Callable[[StageEvent], None]
+
+
+@contextmanager
+def stage(tell: Listener, name: str, target: str | None = None, precision: str | None = None) -> Iterator[None]:
+    """Tell of a stage that this process does itself."""
+    tell(StageEvent(target, precision, name, "start"))
+    began = time.perf_counter()
+    try:
+        yield
+    except MvtoolError as error:
+        tell(StageEvent(target, precision, name, "failed", time.perf_counter() - began, str(error)))
+        raise
+    tell(StageEvent(target, precision, name, "done", time.perf_counter() - began))

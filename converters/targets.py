@@ -33,7 +33,7 @@ class Emitted:
     delegation: dict[str, JsonValue] = field(default_factory=dict)
 
 
-def _tflite(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
+def _tflite(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
     from mvtool.converters import tflite
     from mvtool.converters.tflite_delegation import delegation
     from mvtool.quantization.shared import load_shared
@@ -43,36 +43,36 @@ def _tflite(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
     if job.precision is Precision.INT8:
         with stages.stage("calibration"):
             calibration, ranges = load_shared(program, _calibration(job))
-        quantization = TFLiteQuantization(calibration, ranges)
+        quantization = TFLiteQuantization(calibration, ranges, exact)
     with stages.stage("emit"):
         ports = tflite.emit(program, _output(job), quantization=quantization, report=stages.note)
     with stages.stage("delegation"):
         return Emitted(ports, delegation(_output(job)))
 
 
-def _executorch(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
+def _executorch(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
     from mvtool.converters import executorch
 
     with stages.stage("prepare"):
         prepared = executorch.prepare(program)
-    source = prepared if job.precision is not Precision.INT8 else _quantized(job, prepared, stages)
+    source = prepared if job.precision is not Precision.INT8 else _quantized(job, prepared, exact, stages)
     with stages.stage("emit"):
         emission = executorch.emit(source, _output(job), report=stages.note)
     outside: dict[str, JsonValue] = {**Counter(emission.outside)}
     return Emitted(emission.manifest, {"delegates": emission.delegates, "operators_outside": outside})
 
 
-def _coreml(job: Job, program: StreamProgram, stages: Stages) -> Emitted:
+def _coreml(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
     from mvtool.converters import coreml
 
     precision = job.precision or Precision.FP32
     if precision is Precision.INT8:
-        program = _quantized(job, program, stages).program
+        program = _quantized(job, program, exact, stages).program
     with stages.stage("emit"):
         return Emitted(coreml.emit(program, _output(job), precision, report=stages.note))
 
 
-def _quantized(job: Job, program: StreamProgram, stages: Stages) -> QuantizedProgram:
+def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> QuantizedProgram:
     """Quantize by PT2E and leave the program as the simulation that verify holds the artifact against."""
     from mvtool.quantization.pt2e import quantize
     from mvtool.quantization.shared import load_shared
@@ -81,7 +81,7 @@ def _quantized(job: Job, program: StreamProgram, stages: Stages) -> QuantizedPro
         raise ConversionError(f"The job {job.label!r} lacks a simulation folder.")
     with stages.stage("quantize"):
         calibration, ranges = load_shared(program, _calibration(job))
-        quantized = quantize(program, calibration, ranges)
+        quantized = quantize(program, calibration, ranges, exact)
         quantized.save(Path(job.simulation))
     return quantized
 
@@ -98,8 +98,9 @@ def _output(job: Job) -> Path:
     return Path(job.output)
 
 
-EMITTERS: dict[Runtime, Callable[[Job, StreamProgram, Stages], Emitted]] = {
+EMITTERS: dict[Runtime, Callable[[Job, StreamProgram, frozenset[str], Stages], Emitted]] = {
     Runtime.TFLITE: _tflite,
     Runtime.EXECUTORCH: _executorch,
     Runtime.COREML: _coreml,
 }
+"""The third argument names the weights of the lowered program whose layers stay float in int8."""

@@ -117,12 +117,14 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     from mvtool.converters.lowering import lower
     from mvtool.converters.recipe import recipe_for
     from mvtool.converters.targets import EMITTERS
+    from mvtool.quantization.layers import Layers
 
     if job.target is None or job.precision is None:
         raise ConversionError("An emit job needs a target and a precision.")
     with stages.stage("lower"):
         program = lower(captured, recipe_for(job.target, job.precision))
-    emitted = EMITTERS[job.target](job, program, stages)
+    exact = Layers.of(captured).weights(program, job.float_layers)
+    emitted = EMITTERS[job.target](job, program, exact, stages)
     rewrites = tuple(
         RewriteLine(
             name=r.name,

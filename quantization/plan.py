@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 WEIGHTED = frozenset({"conv2d", "linear"})
 
+ORIGIN = "mvtool_constant"
+"""Key of the metadata of a weight that was given another form: the name of the constant that it was made of."""
+
 ROUNDING = 1e-3
 """Part of a range, a quarter of an int8 step: far above float32 rounding, far below anything that matters."""
 
@@ -58,21 +61,25 @@ class Plan:
     weight_only: frozenset[str]
 
 
-def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range]) -> Plan:
+def make_plan(
+    program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range], exact: frozenset[str] = frozenset()
+) -> Plan:
     """Apply the policy to a graph.
 
     Args:
         program: Names the ports: the graph's placeholders and results, in order.
         module: The graph, with shapes in its nodes' metadata.
         ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
+        exact: Names of weights; the layers that they belong to stay float.
     """
     graph = module.graph
+    kept = {node for node in graph.nodes if weight_name(node) in exact}
     updates = _float_updates(program, graph)
     int8_nodes = {node for node in graph.nodes if _computes_int8(node)}
     ends = _int8_ends(program, graph)
     # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
-    int8_nodes -= updates | _token_nodes(graph) | _statistics(graph)
+    int8_nodes -= updates | _token_nodes(graph) | _statistics(graph) | with_activations(graph, kept)
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
     stored = (int8_nodes | ends) - fused
     groups = _groups(program, graph, stored, int8_nodes)
@@ -80,10 +87,9 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
     for members in groups:
         quantization = affine(*_range_of(program, graph, members, ranges))
         parameters.update({node.name: quantization for node in members})
-    dense = {
-        n.name for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None
-    }
-    return Plan(parameters, frozenset(n.name for n in int8_nodes), frozenset(n.name for n in fused), frozenset(dense))
+    dense = {n for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None}
+    names = (frozenset(node.name for node in nodes) for nodes in (int8_nodes, fused, dense - kept))
+    return Plan(parameters, *names)
 
 
 def operator_of(node: Node) -> str:
@@ -116,6 +122,25 @@ def result_nodes(graph: Graph) -> list[Node]:
 def port_nodes(graph: Graph) -> list[Node]:
     """The graph's placeholders in order."""
     return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+def weight_name(node: Node) -> str | None:
+    """Name of the constant that holds the weight of a convolution or dense layer, as the lowered program names it."""
+    weight = _weight(node) if operator_of(node) in WEIGHTED else None
+    return None if weight is None else str(weight.meta.get(ORIGIN, weight.target))
+
+
+def with_activations(graph: Graph, layers: set[Node]) -> set[Node]:
+    """Layers, and the operators without weights that nothing but them (and constants) leads to: activations, and what moves their values."""
+    found = set(layers)
+    for node in graph.nodes:
+        operator = operator_of(node)
+        if not operator or operator in WEIGHTED or kernel_of(operator) is Kernel.FLOAT:
+            continue
+        sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
+        if sources and all(source in found for source in sources):
+            found.add(node)
+    return found
 
 
 def _maps(node: Node) -> bool:

@@ -109,7 +109,10 @@ class Simulation:
 
 
 def quantize(
-    program: StreamProgram, calibration: CalibrationSet, ranges: Mapping[str, Range] | None = None
+    program: StreamProgram,
+    calibration: CalibrationSet,
+    ranges: Mapping[str, Range] | None = None,
+    exact: frozenset[str] = frozenset(),
 ) -> QuantizedProgram:
     """Calibrate a lowered program and write its int8 form.
 
@@ -117,6 +120,7 @@ def quantize(
         program: Lowered, fp32.
         calibration: Clips; the states are rolled through the float model.
         ranges: Shared port ranges; computed here if None.
+        exact: Names of weights whose layers stay float, see `mvtool.quantization.layers`.
 
     Raises:
         ConversionError: A tensor is not finite, or a scale cannot be represented by the kernels.
@@ -126,7 +130,7 @@ def quantize(
     module = open_graph(program)
     found = observe(program, module, calibration)
     found.update({name: shared[port.name] for port, name in _port_names(program, module) if port.name in shared})
-    plan = make_plan(program, module, found)
+    plan = make_plan(program, module, found, exact)
     ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}
     exported = apply_plan(program, module, plan, found)
     return QuantizedProgram(program.replace(exported=exported), ports)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
-from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
+from mvtool.quantization.plan import ORIGIN, Plan, data_inputs, operator_of, port_nodes
 from mvtool.quantization.policy import Kernel, kernel_of
 from mvtool.quantization.proportions import Violation, check, refuse
 
@@ -53,13 +53,31 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
     """
     import torch
 
+    refuse(insert_plan(module, plan, ranges), program.info.name)
+    examples = tuple(
+        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in port_nodes(module.graph)
+    )
+    with torch.no_grad():
+        return torch.export.export(module, examples, strict=False)
+
+
+def insert_plan(module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> list[Violation]:
+    """Insert the plan's operators into `module`.
+
+    Args:
+        module: From `open_graph`; changed in place.
+        plan: From `make_plan` on the same module, or a part of it.
+        ranges: Range per node name.
+
+    Returns:
+        Scales that XNNPACK would refuse.
+    """
     writer = _Writer(module, plan, ranges)
     for node in list(module.graph.nodes):
         if node.name in plan.int8_nodes:
             writer.quantize_operator(node)
         elif node.name in plan.weight_only:
             writer.quantize_weight(node, None)
-    refuse(writer.violations, program.info.name)
     for node in list(module.graph.nodes):
         if node.name in plan.stored:
             writer.store(node)
@@ -67,11 +85,7 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
     _forget_unread(module)
     module.graph.lint()
     module.recompile()
-    examples = tuple(
-        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in port_nodes(module.graph)
-    )
-    with torch.no_grad():
-        return torch.export.export(module, examples, strict=False)
+    return writer.violations
 
 
 class _Writer:
@@ -220,7 +234,7 @@ class _Writer:
         )
 
 
-def attribute_of(module: GraphModule, node: Node) -> torch.Tensor:
+def attribute_of(module: GraphModule, node: Any) -> torch.Tensor:
     """The tensor behind a `get_attr` node."""
     value: Any = module
     for part in str(node.target).split("."):
@@ -292,6 +306,7 @@ def _dense_for_pointwise(module: GraphModule) -> None:
             flat = module.graph.call_function(aten.reshape.default, (source, list(shape[:2])))
             flat.meta["val"] = source.meta["val"].reshape(shape[:2])
             attribute = module.graph.get_attr(matrix)
+            attribute.meta[ORIGIN] = str(weight.target)
             dense = module.graph.call_function(aten.linear.default, (flat, attribute, bias))
             dense.meta["val"] = node.meta["val"].reshape(shape[0], kernel[0])
             result = module.graph.call_function(aten.reshape.default, (dense, [shape[0], kernel[0], 1, 1]))

@@ -15,6 +15,7 @@ from mvtool.errors import ConversionError
 from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
+from mvtool.quantization.layers import constants, fingerprint
 from mvtool.quantization.policy import FLOAT_FORMS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
 from mvtool.quantization.tflite_domains import Domains, decide
@@ -30,10 +31,12 @@ class TFLiteQuantization:
     Attributes:
         calibration: Clips that the stream is rolled on.
         ranges: Range of each port by name, shared by all targets; computed when not given.
+        exact: Names of weights of the lowered program whose layers stay float, see `mvtool.quantization.layers`.
     """
 
     calibration: CalibrationSet
     ranges: Mapping[str, Range] | None = None
+    exact: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     ranges = settings.ranges or port_ranges(program, settings.calibration)
     # Serialising drops unused tensors, so it comes before anything is named by its index.
     observed = observe(graph.serialise(), program, settings.calibration)
-    domains = decide(graph, _int8_tensors(graph, program), _float_states(graph, program))
+    exact = frozenset(fingerprint(value) for name, value in constants(program).items() if name in settings.exact)
+    domains = decide(graph, _int8_tensors(graph, program), _float_states(graph, program), exact)
     ranges = _with_what_states_share(graph, program, domains, observed, ranges)
     ports = port_parameters(program, ranges)
     inputs = {i: ports[p.name] for i, p in enumerate(program.input_ports) if p.name in ports}
@@ -76,7 +80,9 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     refuse(violations(graph), program.info.name)
     check_ties(graph, program)
     left = [f"{count} x {reason}" for reason, count in sorted(domains.left.items())]
-    left += [f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph)]
+    left += [
+        f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph, domains)
+    ]
     return Quantized(graph, ports, tuple(left))
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mvtool.converters.tflite_graph import Graph
+from mvtool.errors import ConversionError
+from mvtool.quantization.layers import fingerprint
 from mvtool.quantization.policy import is_feature_map, is_rows
 
 COMPUTE = frozenset(
@@ -68,10 +70,12 @@ class Domains:
 
     Attributes:
         int8: Identities (`id`) of the operators that compute in int8.
+        exact: Identities of the layers that were asked to stay float, weights included.
         left: Kind and reason of operators on feature maps that stay float, with how many there are.
     """
 
     int8: frozenset[int]
+    exact: frozenset[int] = frozenset()
     left: Counter[str] = field(default_factory=Counter)
 
     def __contains__(self, operator: Any) -> bool:
@@ -79,7 +83,12 @@ class Domains:
         return id(operator) in self.int8
 
 
-def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tuple[int, int]] = ()) -> Domains:
+def decide(
+    graph: Graph,
+    int8_ports: frozenset[int],
+    float_states: Iterable[tuple[int, int]] = (),
+    exact: frozenset[str] = frozenset(),
+) -> Domains:
     """Decide for every operator.
 
     Args:
@@ -87,12 +96,14 @@ def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tupl
         int8_ports: Tensors of the ports that are int8.
         float_states: Input and output tensor of the states that stay float; in int8 their increments would be lost,
             so what leads from one to the other computes in float.
+        exact: `fingerprint` of each weight whose layer stays float.
     """
     chosen: set[int] = set()
     left: Counter[str] = Counter()
     # State by state: one layer's mean leads to the next layer's, through all that lies between.
     updates = {operator for before, after in float_states for operator in _update(graph, before, after)}
-    kept = updates | _token_operators(graph) | _statistics(graph)
+    layers = _with_weights(graph, exact)
+    kept = updates | _token_operators(graph) | _statistics(graph) | _with_activations(graph, layers)
     for operator in graph.operators:
         if id(operator) in kept:
             continue
@@ -104,7 +115,38 @@ def decide(graph: Graph, int8_ports: frozenset[int], float_states: Iterable[tupl
             chosen.add(id(operator))
         else:
             left[f"{graph.kind(operator)}: {reason}"] += 1
-    return Domains(frozenset(chosen - _pointless(graph, chosen, int8_ports)), left)
+    return Domains(frozenset(chosen - _pointless(graph, chosen, int8_ports)), frozenset(layers), left)
+
+
+def _with_weights(graph: Graph, fingerprints: frozenset[str]) -> set[int]:
+    """Identities of the operators whose weights have these fingerprints.
+
+    Raises:
+        ConversionError: There is none with one of them.
+    """
+    weighted = [o for o in graph.operators if fingerprints and graph.kind(o) in HAS_WEIGHTS]
+    values = {id(operator): graph.constant(int(operator.inputs[1])) for operator in weighted}
+    found = {identity: fingerprint(value) for identity, value in values.items() if value is not None}
+    if missing := fingerprints - set(found.values()):
+        raise ConversionError(
+            f"{len(missing)} of the {len(fingerprints)} layers that were to stay float have other weights in the exported graph. "
+            "Please report this model."
+        )
+    return {identity for identity, value in found.items() if value in fingerprints}
+
+
+def _with_activations(graph: Graph, layers: set[int]) -> set[int]:
+    """Identities of layers and of the operators without weights that nothing but them (and constants) leads to, see `plan`."""
+    found, made = set(layers), {int(t) for o in graph.operators if id(o) in layers for t in o.outputs}
+    for operator in graph.operators:
+        kind = graph.kind(operator)
+        if kind in HAS_WEIGHTS or kind not in COMPUTE | CARRY | CLAMPS.keys():
+            continue
+        sources = data_inputs(graph, operator)
+        if sources and made.issuperset(sources):
+            found.add(id(operator))
+            made.update(int(t) for t in operator.outputs)
+    return found
 
 
 def _update(graph: Graph, before: int, after: int) -> set[int]:

@@ -94,7 +94,7 @@ class Rewriter:
     def _float(self, operator: Any) -> None:
         kind = self.graph.kind(operator)
         operator.inputs = [int(t) if t < 0 else self._as_float(int(t)) for t in operator.inputs]
-        weight = int(operator.inputs[1]) if kind in DYNAMIC else -1
+        weight = int(operator.inputs[1]) if kind in DYNAMIC and id(operator) not in self.domains.exact else -1
         value = self.graph.constant(weight)
         if value is not None and value.dtype == np.float32:
             operator.inputs[1] = self._held(self.graph.name(weight), per_channel(value, 0))
@@ -195,11 +195,11 @@ def _text(raw: Any) -> str:
     return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
-def float_weights_left(graph: Graph) -> list[str]:
-    """Operators that keep float weights of some size, for the report."""
+def float_weights_left(graph: Graph, domains: Domains) -> list[str]:
+    """Operators that keep float weights of some size without having been asked to, for the report."""
     found = []
     for operator in graph.operators:
-        if graph.kind(operator) not in HAS_WEIGHTS:
+        if graph.kind(operator) not in HAS_WEIGHTS or id(operator) in domains.exact:
             continue
         value = graph.constant(int(operator.inputs[1]))
         if value is not None and value.dtype == np.float32:

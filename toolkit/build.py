@@ -144,6 +144,56 @@ class RewriteEntry(Document):
         )
 
 
+class FloatLayer(Document):
+    """A layer that stays float in an int8 artifact.
+
+    Attributes:
+        name: Of the layer, see `mvtool.quantization.layers`.
+        snr_db: Signal to noise at the model's outputs with this layer alone in int8, in dB: why it was chosen before others.
+    """
+
+    name: str
+    snr_db: float
+
+
+class ControlTrial(Document):
+    """One int8 artifact that was evaluated.
+
+    Attributes:
+        float_layers: Number of layers that stayed float.
+        drop: How much lower its share of right answers is than that of the float model.
+        low: Lower end of the drop's 95 % interval.
+        high: Upper end.
+    """
+
+    float_layers: int = Field(ge=0)
+    drop: float
+    low: float
+    high: float
+
+
+class AccuracyControl(Document):
+    """Which layers of an int8 artifact stay float so that it loses no more accuracy than allowed.
+
+    Attributes:
+        dataset: Specification of the clips that decided.
+        clips: Their number.
+        base: What the drop is counted beside, on the same clips.
+        max_drop: Largest drop that was allowed, a share.
+        trials: Artifacts that were evaluated, in order; none where `as_in` decided.
+        as_in: Runtime whose layers were taken over, because this artifact itself cannot be executed in reasonable time here.
+        layers: Layers that stay float, most costly first.
+    """
+
+    dataset: str
+    clips: int = Field(ge=1)
+    base: str
+    max_drop: float = Field(ge=0, le=1)
+    trials: tuple[ControlTrial, ...] = ()
+    as_in: Runtime | None = None
+    layers: tuple[FloatLayer, ...] = ()
+
+
 class ArtifactEntry(FileEntry):
     """One artifact.
 
@@ -154,6 +204,7 @@ class ArtifactEntry(FileEntry):
         recipe: Options of the conversion that shaped this artifact.
         rewrites: What each rewrite did to the graph.
         delegation: How much of it the accelerated path takes, as the emitter measured it.
+        control: Which layers stay float and why, where a largest drop of the accuracy was given.
         simulation: `name` of the quantized PyTorch program it is held against (int8 of ExecuTorch and Core ML).
         seconds: Conversion time per stage.
     """
@@ -164,6 +215,7 @@ class ArtifactEntry(FileEntry):
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
     rewrites: tuple[RewriteEntry, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
+    control: AccuracyControl | None = None
     simulation: str | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
 

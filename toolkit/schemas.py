@@ -21,6 +21,7 @@ from mvtool.errors import UsageError
 from mvtool.evaluation.result import EVALUATION_SCHEMA, Evaluation
 from mvtool.files import write_atomic
 from mvtool.ports import PORTS_SCHEMA, PortManifest
+from mvtool.quantization.sensitivity import SENSITIVITY_SCHEMA, Sensitivity
 from mvtool.quantization.state_ranges import STATE_RANGES_SCHEMA, StateRanges
 
 _MODELS: dict[str, type[BaseModel]] = {
@@ -29,6 +30,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     BENCH_SCHEMA: Record,
     EVALUATION_SCHEMA: Evaluation,
     STATE_RANGES_SCHEMA: StateRanges,
+    SENSITIVITY_SCHEMA: Sensitivity,
 }
 FILE_OF_SCHEMA = {
     PORTS_SCHEMA: "ports-1.schema.json",
@@ -36,6 +38,7 @@ FILE_OF_SCHEMA = {
     BENCH_SCHEMA: "bench-1.schema.json",
     EVALUATION_SCHEMA: "evaluation-1.schema.json",
     STATE_RANGES_SCHEMA: "state-ranges-1.schema.json",
+    SENSITIVITY_SCHEMA: "sensitivity-1.schema.json",
 }
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -58,6 +58,24 @@ def print_rewrites(manifest: BuildManifest, to: Console) -> None:
             to.print(Text(f"    left alone: {line}", style="yellow"))
 
 
+def print_control(manifest: BuildManifest, to: Console) -> None:
+    """What an int8 artifact lost, and which layers stayed float so that it lost no more."""
+    for entry in manifest.artifacts:
+        control = entry.control
+        if control is None:
+            continue
+        last = next((t for t in reversed(control.trials) if t.float_layers == len(control.layers)), None)
+        lost = (
+            ""
+            if last is None
+            else f"loses {100 * last.drop:.2f} points ({100 * last.low:.2f} to {100 * last.high:.2f})"
+        )
+        said = lost or f"takes the layers of {control.as_in}"
+        where = f" on {control.clips} clips of {control.dataset} beside {control.base}" if lost else ""
+        layers = ", ".join(layer.name for layer in control.layers) or "none"
+        to.print(Text(f"{entry.file} {said}{where}; layers in float: {layers}"), soft_wrap=True)
+
+
 def print_verification(verification: Verification, to: Console) -> None:
     """One row per artifact, the signal-to-noise ratios, and every failure in full."""
     step, steps = verification.step, f"{verification.step}s"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvtool.cli import console, progress
-from mvtool.cli.build_view import artifacts_table, print_rewrites, title
+from mvtool.cli.build_view import artifacts_table, print_control, print_rewrites, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
@@ -61,8 +61,15 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--frames", type=click.IntRange(min=1), help="Frames per call of a zoo model, if not the published ones.")
 @click.option("--labels", metavar="NAME|FILE", help="kinetics600, kinetics400, or a file with one label per line.")
 @click.option(
-    "--rewrite", metavar="2plus1d[:RANK]", help="Factor 3D kernels: all pairs, a number, or an energy as 0.95."
+    "--rewrite", metavar="2plus1d[:RANK]", help="Factor 3D kernels: `full`, a number of pairs, or an energy as 0.95."
 )
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="SHARE",
+    help="Top-1 that int8 may lose, as 0.01: layers return to float until it holds.",
+)
+@click.option("--evaluation", metavar="SPEC", help="Labelled videos for --max-drop, as --dataset of `mvtool evaluate`.")
 @click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
 @click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
 @click.option(
@@ -93,6 +100,8 @@ def command(
     frames: int | None,
     labels: str | None,
     rewrite: str | None,
+    max_drop: float | None,
+    evaluation: str | None,
     mean: str | None,
     std: str | None,
     stage_timeout: float,
@@ -132,6 +141,8 @@ def command(
             frames=frames,
             labels=labels,
             rewrite=rewrite,
+            max_drop=max_drop,
+            evaluation=evaluation,
             preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
             stage_timeout_s=stage_timeout,
             listener=listener,
@@ -144,6 +155,7 @@ def command(
         print_rewrites(build.manifest, to)
     to.print(title(build))
     to.print(artifacts_table(build))
+    print_control(build.manifest, to)
     to.print(
         f"\n{build.folder} in {time.monotonic() - started:.0f} s. Next: mvtool verify {build.folder}", markup=False
     )

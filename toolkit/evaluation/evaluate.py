@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mvtool.build import Build
-from mvtool.evaluation.result import Evaluation, result
+from mvtool.evaluation.result import Evaluation, final_ranks, result
 from mvtool.evaluation.store import Store
-from mvtool.evaluation.task import plan, shards
+from mvtool.evaluation.task import Task, plan, shards
 from mvtool.evaluation.workers import Workers, local
 from mvtool.files import write_atomic
 from mvtool.ports import Precision, Runtime
@@ -64,3 +67,26 @@ def evaluate(
     found = result(task, store.read(parts), build.artifact(*artifacts[0]).ports.frames_per_step)
     write_atomic(out / RESULT, (found.model_dump_json(by_alias=True, indent=1) + "\n").encode())
     return found
+
+
+def final_answers(
+    task: Task, folder: Path, *, workers: Workers | None = None, progress: Progress = lambda done, total: None
+) -> NDArray[np.int32]:
+    """Rank of the true class after the last step of each clip, without a store: `(subjects, clips)`.
+
+    Args:
+        task: What is evaluated.
+        folder: Holds the subjects' files.
+        workers: Where the clips are played; this process if not given.
+        progress: Told how many clips are done, of how many.
+
+    Raises:
+        VideoError: A clip cannot be read.
+        RuntimeLoadError: A subject cannot be executed.
+    """
+    found = []
+    progress(0, task.clips)
+    for shard in (workers or local(1))(task, folder, shards(task, CLIPS_PER_SHARD)):
+        found.append(shard)
+        progress(sum(len(part.steps) for part in found), task.clips)
+    return final_ranks(sorted(found, key=lambda part: part.first))

@@ -134,8 +134,7 @@ def result(task: Task, shards: Sequence[Shard], frames_per_step: int) -> Evaluat
         shards: All of it.
         frames_per_step: Of the model.
     """
-    ranks = _table(shards)
-    final = ranks[:, np.arange(ranks.shape[1]), np.concatenate([shard.steps for shard in shards]).astype(int) - 1]
+    ranks, final = _table(shards), final_ranks(shards)
     subjects = [
         SubjectAccuracy(
             name=subject.name,
@@ -165,6 +164,12 @@ def result(task: Task, shards: Sequence[Shard], frames_per_step: int) -> Evaluat
         subjects=tuple(subjects),
         comparisons=tuple(comparisons),
     )
+
+
+def final_ranks(shards: Sequence[Shard]) -> NDArray[np.int32]:
+    """Rank of the true class after the last step of each clip, 0 for the most probable one: `(subjects, clips)`."""
+    ranks = _table(shards)
+    return ranks[:, np.arange(ranks.shape[1]), np.concatenate([shard.steps for shard in shards]).astype(int) - 1]
 
 
 def _table(shards: Sequence[Shard]) -> NDArray[np.int32]:

@@ -22,12 +22,12 @@ from mvtool.datasets.base import LabelledVideos
 from mvtool.datasets.spec import parse
 from mvtool.errors import UsageError, VideoError
 from mvtool.evaluation.answers import Whole, answer, prepared
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import PortManifest, Precision, Runtime
 from mvtool.running import class_names
 from mvtool.session import Session
 
 REFERENCE = "pytorch fp32"
-"""Name of the captured PyTorch program among the subjects."""
+"""Name of the captured PyTorch program among the subjects; names of other such programs begin so too."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +114,44 @@ def plan(
         UsageError: The labels of the data set are not those of the model, or there are fewer clips than asked for.
         VideoError: The data set holds no labelled videos.
     """
-    videos = parse(dataset)
-    count = len(videos) if clips is None else clips
-    if count > len(videos):
-        raise UsageError(f"--clips asks for {count} clips, the data set {dataset!r} has {len(videos)}.")
     entries = [build.artifact(runtime, precision) for runtime, precision in artifacts]
     subjects = [Subject(f"{e.runtime} {e.precision}", e.file, e.sha256) for e in entries]
     if reference:
         program = build.manifest.program
         subjects.insert(0, Subject(REFERENCE, program.file, program.sha256))
+    return task_of(entries[0].ports, subjects, dataset, clips=clips, frames=frames)
+
+
+def task_of(
+    ports: PortManifest,
+    subjects: Sequence[Subject],
+    dataset: str,
+    *,
+    clips: int | None = None,
+    frames: int | None = None,
+) -> Task:
+    """The same for subjects that are in no build.
+
+    Args:
+        ports: Of the model.
+        subjects: What is evaluated.
+        dataset: Specification of the data set.
+        clips: Only the first so many.
+        frames: Play at most so many frames of each clip.
+
+    Raises:
+        UsageError: As `plan`.
+        VideoError: As `plan`.
+    """
+    videos = parse(dataset)
+    count = len(videos) if clips is None else clips
+    if count > len(videos):
+        raise UsageError(f"--clips asks for {count} clips, the data set {dataset!r} has {len(videos)}.")
     names = hashlib.sha256()
     for index in range(count):
         names.update(f"{videos.name(index)}\0{videos.label(index)}\0".encode())
-    ports = entries[0].ports
     return Task(
-        model=build.manifest.model.name,
+        model=ports.model,
         subjects=tuple(subjects),
         dataset=dataset,
         clips=count,
@@ -196,7 +219,7 @@ def _session(subject: Subject, folder: Path) -> Session:
     """Opened once per process: some runtimes take seconds to load."""
     from mvtool import runtimes
 
-    if subject.name != REFERENCE:
+    if not subject.name.startswith(REFERENCE):
         return runtimes.open_file(folder / subject.file)
     from mvtool.converters.program_io import load_program
     from mvtool.runtimes.pytorch import open_program
