@@ -138,7 +138,7 @@ def measure(
 
     weighted = {node.name for node in module.graph.nodes if weight_name(node) is not None}
     layers = dict(_layers(module, Layers.of(captured)))
-    measured = []
+    measured: list[LayerSensitivity] = []
     for name, members in layers.items():
         progress(len(measured), len(layers))
         measured.append(

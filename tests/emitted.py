@@ -54,4 +54,5 @@ def emitted(program: StreamProgram, target: Runtime, precision: Precision, folde
         calibration=str(shared),
         simulation=str(folder / "simulation"),
     )
-    return output, EMITTERS[target](job, lower(program, recipe_for(target, precision)), Quiet())  # type: ignore[arg-type]
+    lowered = lower(program, recipe_for(target, precision))
+    return output, EMITTERS[target](job, lowered, frozenset(), Quiet())  # type: ignore[arg-type]

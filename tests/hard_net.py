@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ OUTLIER = 150.0
 class HardNet(nn.Module):
     """One channel between `wide` and `narrow` is a hundred times as large as the others, and `narrow` does not listen to it: with one
     scale for the whole map nothing is left of the others."""
+
+    memory: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,23 +50,34 @@ def hard_net() -> HardNet:
             net.head.weight.normal_()
             # No class is favoured: the scores are centred on what noise gives.
             scores = torch.cat([net(torch.rand(1, 3, 16, 16)) for _ in range(50)])
-            net.head.bias -= scores.mean(0)
-            net.head.bias.copy_(net.head.bias)
+            net.head.bias.sub_(scores.mean(0))
             net.memory.zero_()
     return net
 
 
-def answered_videos(folder: Path, count: int = 40, frames: int = 3) -> str:
-    """Coloured noise, in the folder of the class that the net itself says: its float form is always right."""
-    net, generator = hard_net(), np.random.default_rng(5)
+def answered_videos(folder: Path, answer: Callable[[list[Tensor]], Tensor], count: int = 40, frames: int = 3) -> str:
+    """Coloured noise, in the folder of the class that a float model itself says: it is always right.
+
+    Args:
+        folder: To be made.
+        answer: Scores at the end of a clip of frames (1, 3, 16, 16) in 0..1.
+        count: Number of clips.
+        frames: Of each.
+    """
+    generator = np.random.default_rng(5)
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
     for number in range(count):
         tint = generator.random(3) * 160
         video = (tint + generator.random((frames, 16, 16, 3)) * 95).astype(np.uint8)
-        net.memory.zero_()
         with torch.no_grad():
-            for frame in video:
-                scores = net(torch.from_numpy(frame / np.float32(255)).permute(2, 0, 1)[None])
+            scores = answer([torch.from_numpy(frame / np.float32(255)).permute(2, 0, 1)[None] for frame in video])
         np.save(folder / CLASSES[int(scores.argmax())] / f"{number}.npy", video)
     return str(folder)
+
+
+def hard_answer(frames: list[Tensor]) -> Tensor:
+    """What the hard net says at the end of a clip."""
+    net = hard_net()
+    scores: list[Tensor] = [net(frame) for frame in frames]
+    return scores[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from hard_net import CLASSES, INPUT, answered_videos, hard_answer, hard_net
 
 import mvtool
 from mvtool.build import BUILD_SCHEMA, AccuracyControl, Build
@@ -16,14 +17,13 @@ from mvtool.converters.accuracy_control import Goal, fewest
 from mvtool.errors import UsageError, VerificationError
 from mvtool.ports import Precision, Runtime
 from mvtool.schemas import published
-from tests.hard_net import CLASSES, INPUT, answered_videos, hard_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return answered_videos(tmp_path_factory.mktemp("videos") / "all")
+    return answered_videos(tmp_path_factory.mktemp("videos") / "all", hard_answer)
 
 
 def converted(place: Path, videos: str, max_drop: float, *targets: str) -> Build:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hard_net import INPUT, hard_net
+from tiny_models import SIZE, TinyStream, seeded
 
 from mvtool.converters.capture import capture
 from mvtool.converters.inputs import parse_input
@@ -15,8 +17,6 @@ from mvtool.quantization.plan import WEIGHTED, make_plan, operator_of, weight_na
 from mvtool.quantization.pt2e_graph import open_graph
 from mvtool.quantization.ranges import observe
 from mvtool.quantization.sources import load_calibration
-from tests.hard_net import INPUT, hard_net
-from tests.tiny_models import SIZE, TinyStream, seeded
 
 INT8 = [recipe_for(runtime, Precision.INT8) for runtime in Runtime]
 

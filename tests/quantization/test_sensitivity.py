@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from click.testing import CliRunner
+from hard_net import INPUT, hard_net
 
 import mvtool
 from mvtool.cli.quantize import command
@@ -17,7 +18,6 @@ from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.sensitivity import SENSITIVITY_SCHEMA, Sensitivity, lowered_for_it, measure, plot
 from mvtool.quantization.sources import load_calibration
 from mvtool.schemas import published
-from tests.hard_net import INPUT, hard_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
