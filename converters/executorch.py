@@ -3,6 +3,9 @@
     fp32  float32 throughout
     int8  static int8 weights and activations from a PT2E program; frames and state buffers enter and leave
           as int8; the vector path has float activations and int8 weights
+    int8-dynamic  float32 ports; convolutions and dense layers round their activations at run time, depthwise
+          convolutions are float32
+    int8-weights  float32 throughout; dense layers and 1x1 convolutions read int8 weights
 
 A `.pte` knows positions only: port `i` of the manifest is argument or result `i` of `forward`. The manifest
 itself is what the method `mvtool_ports` returns. The written file is executed before it takes its place.
@@ -34,8 +37,13 @@ Report = Callable[[str], None]
 
 CHECKED_STEPS = 3
 CHECKED_SEED = 7
-LARGEST_DIFFERENCE = 1e-4
-"""Of a tensor's largest value: float32 sums in another order."""
+LARGEST_DIFFERENCE = {
+    Precision.FP32: 1e-4,
+    Precision.INT8: 0.1,
+    Precision.INT8_DYNAMIC: 0.1,
+    Precision.INT8_WEIGHTS: 1e-4,
+}
+"""Of a float tensor's largest value: float32 sums in another order, or the steps of int8 operators before it."""
 LARGEST_MEAN_STEPS = 1.0
 """Mean of an int8 port, in steps of its scale. Float operators between int8 ones may fall on either side of a rounding
 tie, which deep random networks amplify; a wrong scale or a swapped port is tens of steps off. Verify judges more sharply."""
@@ -61,12 +69,19 @@ def prepare(program: StreamProgram) -> StreamProgram:
     return spelled(program)
 
 
-def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Report = lambda message: None) -> Emission:
+def emit(
+    program: StreamProgram | QuantizedProgram,
+    path: Path,
+    *,
+    precision: Precision = Precision.INT8,
+    report: Report = lambda message: None,
+) -> Emission:
     """Write a program as a `.pte`.
 
     Args:
         program: From `prepare`, fp32; or its quantized form.
         path: File to write; an existing one is replaced when the new one is complete and was executed.
+        precision: Of a quantized program.
         report: Told of operators outside the delegate and of the check's differences.
 
     Raises:
@@ -78,15 +93,15 @@ def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Repor
         raise UsageError(f"An ExecuTorch program is written to a path ending in {EXTENSION}, got {path.name!r}.")
     require("executorch", PURPOSE)
     # A network of vectors alone has int8 weights and no port on an int8 grid.
-    int8 = isinstance(program, QuantizedProgram)
-    quantized = program if isinstance(program, QuantizedProgram) else QuantizedProgram(program)
-    ported = int8_ported(quantized) if int8 else quantized.program
-    precision = Precision.INT8 if int8 else Precision.FP32
+    if isinstance(program, QuantizedProgram):
+        ported, program = int8_ported(program), program.program
+    else:
+        ported, precision = program, Precision.FP32
     manifest = ported.manifest(Runtime.EXECUTORCH, precision)
     data, outside = _lower(ported, manifest)
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-        check_file(partial, quantized.program, ported, report)
+        check_file(partial, program, ported, precision, report)
     if outside:
         report(f"{len(outside)} operators run outside XNNPACK: {', '.join(sorted(set(outside)))}")
     return Emission(manifest, _delegates(path), tuple(outside))
@@ -103,7 +118,9 @@ def int8_ported(quantized: QuantizedProgram) -> StreamProgram:
     return changed.replace(exported=biases_apart(with_int8_ports(program.exported, positions, results)))
 
 
-def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report: Report) -> None:
+def check_file(
+    path: Path, program: StreamProgram, ported: StreamProgram, precision: Precision, report: Report
+) -> None:
     """Execute the written file for a few steps beside the program it was made from.
 
     Raises:
@@ -111,7 +128,8 @@ def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report
     """
     try:
         executable = ExecuTorchExecutable(path, threads=1)
-        worst = max(_differences(executable, program, ported), key=lambda found: found[1])
+        bound = LARGEST_DIFFERENCE[precision]
+        worst = max(_differences(executable, program, ported, bound), key=lambda found: found[1])
     except RuntimeLoadError as error:
         raise ConversionError(
             f"ExecuTorch refuses the program of {program.info.name!r} that was just written: {error}"
@@ -125,7 +143,7 @@ def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report
 
 
 def _differences(
-    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram
+    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram, bound: float
 ) -> Sequence[tuple[str, float]]:
     """Port and difference, in units of the allowed one, over a few steps of random inputs."""
     import torch
@@ -141,20 +159,19 @@ def _differences(
             given = executable.run([*frames, *states])
             expected = reference([_real(p, a) for p, a in zip(ported.input_ports, [*frames, *states], strict=True)])
             for port, one, other in zip(ported.output_ports, given, expected, strict=True):
-                found.append((port.name, _excess(port, one, other, bool(ported is not program))))
+                found.append((port.name, _excess(port, one, other, bound)))
             states = list(given[len(ported.outputs) :])
     return found
 
 
-def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, int8: bool) -> float:
+def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, bound: float) -> float:
     difference = np.abs(_real(port, given).astype(np.float64) - expected.astype(np.float64))
     if not np.isfinite(difference).all():
         return float("inf")
     if port.quantization is not None:
         return float(difference.mean()) / (LARGEST_MEAN_STEPS * port.quantization.scale)
     largest = max(float(np.abs(expected).max(initial=0.0)), 1e-3)
-    # Float values behind int8 operators carry their steps.
-    return float(difference.max(initial=0.0)) / largest / (LARGEST_DIFFERENCE if not int8 else 0.1)
+    return float(difference.max(initial=0.0)) / largest / bound
 
 
 def _random(generator: np.random.Generator, port: TensorPort) -> AnyArray:

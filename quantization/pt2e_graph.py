@@ -10,7 +10,7 @@ from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
 from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
-from mvtool.quantization.policy import Kernel, kernel_of
+from mvtool.quantization.policy import CLAMP_OPERATORS, Kernel, kernel_of
 from mvtool.quantization.proportions import Violation, check, refuse
 
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ SMALLEST_GAIN = 2.0**-20
 refuses requantization factors under 2^-32; a channel this far down is all zeros after rounding anyway."""
 
 
-def open_graph(program: StreamProgram) -> GraphModule:
-    """The program's graph with parameters as `get_attr` nodes and scalar operands as constants."""
+def open_graph(program: StreamProgram, pointwise_as_dense: bool = False) -> GraphModule:
+    """The program's graph with parameters as `get_attr` nodes and scalar operands as constants.
+
+    Args:
+        program: Lowered; it is not changed.
+        pointwise_as_dense: Write 1x1 convolutions of pictures as dense layers too, not those of vectors alone.
+    """
     module = program.exported.module()
     for node in list(module.graph.nodes):
         if node.op == "call_module":  # torch's check of input shapes; the ports guarantee them
             module.graph.erase_node(node)
     _lift_scalars(module)
-    _dense_for_pointwise(module)
+    _dense_for_pointwise(module, pointwise_as_dense)
     module.graph.lint()
     module.recompile()
     return module
@@ -59,6 +64,8 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
             writer.quantize_operator(node)
         elif node.name in plan.weight_only:
             writer.quantize_weight(node, None)
+        if node.name in plan.dynamic:
+            writer.round_at_run_time(node)
     refuse(writer.violations, program.info.name)
     for node in list(module.graph.nodes):
         if node.name in plan.stored:
@@ -128,7 +135,9 @@ class _Writer:
             if bias is not None:
                 self._round_bias(node, bias, scale.double() * self._scale_of(data_inputs(node)[0]))
         rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
-        stored = torch.clamp(torch.round(weight / rows), -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
+        # In float64, as the TFLite weights are: both then round alike.
+        steps = torch.round(weight.double() / rows.double())
+        stored = torch.clamp(steps, -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
         with self._graph.inserting_before(node):
             arguments = (
                 self._attribute("weight", stored),
@@ -139,6 +148,31 @@ class _Writer:
                 self._operators.dequantize_per_channel.default, (*arguments, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8)
             )
         node.update_arg(1, dequantized)
+
+    def round_at_run_time(self, node: Node) -> None:
+        """Give the kernel activations that are rounded with a scale and zero point found in each call.
+
+        The graph finds one pair per tensor, which is how runtimes know the pattern; XNNPACK's kernels find one per picture, or
+        per row of a dense layer.
+        """
+        import operator
+
+        import torch
+
+        source = data_inputs(node)[0]
+        limits, dtype = (INT8_MIN, INT8_MAX), torch.int8
+        with self._graph.inserting_before(node):
+            found = self._graph.call_function(
+                self._operators.choose_qparams.tensor, (source, *limits, torch.finfo(torch.float32).eps, dtype)
+            )
+            scale, zero = (self._graph.call_function(operator.getitem, (found, index)) for index in (0, 1))
+            stored = self._graph.call_function(
+                self._operators.quantize_per_tensor.tensor, (source, scale, zero, *limits, dtype)
+            )
+            rounded = self._graph.call_function(
+                self._operators.dequantize_per_tensor.tensor, (stored, scale, zero, *limits, dtype)
+            )
+        node.update_arg(0, rounded)
 
     def _round_bias(self, node: Node, bias: torch.Tensor, steps: torch.Tensor) -> None:
         """Put the bias on the int32 grid that kernels store it in, so that the simulation rounds as they do."""
@@ -272,29 +306,62 @@ def _lift_scalars(module: GraphModule) -> None:
         node.args = (node.args[0], constant)
 
 
-def _dense_for_pointwise(module: GraphModule) -> None:
-    """Write a 1x1 convolution of a vector (1, C, 1, 1) as a dense layer, the form with int8-weight kernels."""
-    import torch
+def _dense_for_pointwise(module: GraphModule, pictures: bool) -> None:
+    """Write a 1x1 convolution of a vector (1, C, 1, 1) as a dense layer, the form with int8-weight kernels.
 
-    aten = torch.ops.aten
+    Args:
+        module: Changed in place.
+        pictures: Those of pictures too, as a dense layer over the channels of each position.
+    """
     for node in list(module.graph.nodes):
         if operator_of(node) != "conv2d":
             continue
         source, weight = node.args[0], node.args[1]
         shape, groups = tuple(source.meta["val"].shape), (node.args[6:] or (1,))[0]
         kernel = tuple(weight.meta["val"].shape) if "val" in weight.meta else ()
-        if shape[2:] != (1, 1) or groups != 1 or kernel[2:] != (1, 1) or tuple(node.meta["val"].shape[2:]) != (1, 1):
+        if groups != 1 or kernel[2:] != (1, 1):
             continue
-        matrix = f"_matrix_{node.name}"
-        module.register_buffer(matrix, attribute_of(module, weight).reshape(kernel[:2]).clone())
-        bias = node.args[2] if len(node.args) > 2 else None
-        with module.graph.inserting_before(node):
-            flat = module.graph.call_function(aten.reshape.default, (source, list(shape[:2])))
-            flat.meta["val"] = source.meta["val"].reshape(shape[:2])
-            attribute = module.graph.get_attr(matrix)
-            dense = module.graph.call_function(aten.linear.default, (flat, attribute, bias))
-            dense.meta["val"] = node.meta["val"].reshape(shape[0], kernel[0])
-            result = module.graph.call_function(aten.reshape.default, (dense, [shape[0], kernel[0], 1, 1]))
-            result.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(result)
-        module.graph.erase_node(node)
+        if shape[2:] == (1, 1) and tuple(node.meta["val"].shape[2:]) == (1, 1):
+            _dense_of_vector(module, node, shape, kernel)
+        elif pictures and tuple(node.meta["val"].shape[2:]) == shape[2:]:
+            _dense_of_positions(module, node, kernel)
+    module.graph.eliminate_dead_code()
+
+
+def _dense_of_vector(module: GraphModule, node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    with module.graph.inserting_before(node):
+        flat = _call(module, "reshape", (node.args[0], list(shape[:2])), shape[:2])
+        dense = _dense(module, node, flat, kernel)
+        column = (shape[0], kernel[0], 1, 1)
+        node.replace_all_uses_with(_call(module, "reshape", (dense, list(column)), column))
+
+
+def _dense_of_positions(module: GraphModule, node: Node, kernel: tuple[int, ...]) -> None:
+    """With the clamp of the convolution, if there is one: one kernel computes the two."""
+    users = list(node.users)
+    last = users[0] if len(users) == 1 and operator_of(users[0]) in CLAMP_OPERATORS else node
+    batch, channels, height, width = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    with module.graph.inserting_before(last):
+        rows = _call(module, "permute", (node.args[0], [0, 2, 3, 1]), (batch, height, width, channels))
+        dense = _dense(module, node, rows, kernel)
+        if last is not node:
+            dense = _call(module, operator_of(last), (dense, *last.args[1:]), tuple(dense.meta["val"].shape))
+        picture = _call(module, "permute", (dense, [0, 3, 1, 2]), (batch, kernel[0], height, width))
+        last.replace_all_uses_with(picture)
+
+
+def _dense(module: GraphModule, node: Node, rows: Node, kernel: tuple[int, ...]) -> Node:
+    """The dense layer with the weights of the 1x1 convolution `node`."""
+    matrix = f"_matrix_{node.name}"
+    module.register_buffer(matrix, attribute_of(module, node.args[1]).reshape(kernel[:2]).clone())  # type: ignore[arg-type]
+    bias = node.args[2] if len(node.args) > 2 else None
+    shape = (*rows.meta["val"].shape[:-1], kernel[0])
+    return _call(module, "linear", (rows, module.graph.get_attr(matrix), bias), shape)
+
+
+def _call(module: GraphModule, name: str, arguments: tuple[Any, ...], shape: tuple[int, ...]) -> Node:
+    import torch
+
+    node = module.graph.call_function(getattr(torch.ops.aten, name).default, arguments)
+    node.meta["val"] = arguments[0].meta["val"].new_empty(shape)
+    return node

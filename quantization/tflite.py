@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
-from mvtool.ports import Quantization
+from mvtool.ports import Precision, Quantization, Runtime
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
-from mvtool.quantization.policy import FLOAT_FORMS, int8_inputs, int8_states
+from mvtool.quantization.policy import FLOAT_FORMS, WEIGHTS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
 from mvtool.quantization.tflite_domains import Domains, decide
 from mvtool.quantization.tflite_ranges import observe
 from mvtool.quantization.tflite_rewrite import Rewriter, float_weights_left
-from mvtool.quantization.tflite_scales import assign, widened
+from mvtool.quantization.tflite_scales import Scales, assign, widened
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,21 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     left = [f"{count} x {reason}" for reason, count in sorted(domains.left.items())]
     left += [f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph)]
     return Quantized(graph, ports, tuple(left))
+
+
+def quantize_weights(graph: Graph, precision: Precision) -> tuple[str, ...]:
+    """Round the weights of a float graph and leave everything else float.
+
+    Args:
+        graph: As `export_float` returned it; changed in place.
+        precision: `int8-dynamic` or `int8-weights`.
+
+    Returns:
+        The operators that keep float weights, one line each.
+    """
+    weights = WEIGHTS[Runtime.TFLITE, precision]
+    Rewriter(graph, Domains(frozenset()), Scales({}, frozenset()), {}, {}, weights).run()
+    return tuple(float_weights_left(graph))
 
 
 def _float_states(graph: Graph, program: StreamProgram) -> list[tuple[int, int]]:

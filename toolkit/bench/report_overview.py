@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PRECISION_COLOURS: Final = {Precision.INT8: BLUE, Precision.FP16: GREEN, Precision.FP32: VERMILLION}
-PRECISION_MARKERS: Final = {Precision.INT8: "o", Precision.FP16: "D", Precision.FP32: "s"}
+PRECISION_COLOURS: Final = {
+    Precision.INT8: BLUE,
+    Precision.INT8_DYNAMIC: BLUE,
+    Precision.FP16: GREEN,
+    Precision.INT8_WEIGHTS: VERMILLION,
+    Precision.FP32: VERMILLION,
+}
+"""By arithmetic; those of one colour differ by marker."""
+PRECISION_MARKERS: Final = {
+    Precision.INT8: "o",
+    Precision.INT8_DYNAMIC: "^",
+    Precision.FP16: "D",
+    Precision.INT8_WEIGHTS: "v",
+    Precision.FP32: "s",
+}
 _ROW_PX = 40
 _NAME_HEIGHT = 0.055
 """Of a line of text, as part of the height of the roofline plot."""

@@ -1,4 +1,4 @@
-"""Integer arithmetic in the simulation of an int8 ExecuTorch artifact.
+"""Integer arithmetic in the simulation of an int8 or int8-dynamic ExecuTorch artifact.
 
 A PT2E graph describes an int8 operator as one on real numbers between dequantize and quantize. XNNPACK, which executes
 the artifact, computes it on integers; the two decide differently what lies near the border of two steps, and deep
@@ -18,9 +18,12 @@ from torch import Tensor
 from mvtool.quantization.plan import data_inputs, operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.quantization.pt2e_graph import attribute_of
+from mvtool.runtimes.borders import Borders
+from mvtool.runtimes.tflite_simulation.weights import round_dynamically
 from mvtool.runtimes.xnnpack_arithmetic import product_factor, sum_factors, weighted_factors
 
 DEQUANTIZE, DEQUANTIZE_WEIGHT = "dequantize_per_tensor", "dequantize_per_channel"
+DEQUANTIZE_DYNAMIC = "quantized_decomposed.dequantize_per_tensor.tensor"
 
 
 def integer_arithmetic(module: Any) -> None:
@@ -34,6 +37,31 @@ def integer_arithmetic(module: Any) -> None:
             operation = _operation(node)
             if operation is not None:
                 _replace(module, node, operation)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def round_at_run_time(module: Any, borders: Borders) -> None:
+    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does: per picture, or per dense row.
+
+    Args:
+        module: A PT2E graph, which finds one scale per tensor; changed in place.
+        borders: Rounds.
+    """
+
+    def rounded(site: str, value: Tensor, axes: int) -> Tensor:
+        rows = value.reshape(*value.shape[:-axes], -1) if axes > 1 else value
+        steps, unit = round_dynamically(rows.reshape(-1, rows.shape[-1]), lambda s: borders.round(site, s))
+        return (steps * unit).reshape(value.shape)
+
+    for node in list(module.graph.nodes):
+        layer = operator_of(node)
+        if layer not in ("conv2d", "linear") or str(node.args[0].target) != DEQUANTIZE_DYNAMIC:
+            continue
+        source = node.args[0].args[0].args[0]
+        with module.graph.inserting_before(node):
+            value = module.graph.call_function(rounded, (node.name, source, 3 if layer == "conv2d" else 1))
+        node.update_arg(0, value)
     module.graph.eliminate_dead_code()
     module.recompile()
 
