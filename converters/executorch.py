@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,11 @@ from mvtool.ports import AnyArray, PortManifest, Precision, Quantization, Runtim
 from mvtool.program import StateSpec, StreamProgram
 from mvtool.quantization.calibration import graph_step
 from mvtool.quantization.pt2e import QuantizedProgram
+from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.executorch import PORTS_METHOD, ExecuTorchExecutable
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 EXTENSION = ".pte"
 PortT = TypeVar("PortT", bound=TensorPort)
@@ -118,9 +122,7 @@ def int8_ported(quantized: QuantizedProgram) -> StreamProgram:
     return changed.replace(exported=biases_apart(with_int8_ports(program.exported, positions, results)))
 
 
-def check_file(
-    path: Path, program: StreamProgram, ported: StreamProgram, precision: Precision, report: Report
-) -> None:
+def check_file(path: Path, program: StreamProgram, ported: StreamProgram, precision: Precision, report: Report) -> None:
     """Execute the written file for a few steps beside the program it was made from.
 
     Raises:
@@ -128,8 +130,7 @@ def check_file(
     """
     try:
         executable = ExecuTorchExecutable(path, threads=1)
-        bound = LARGEST_DIFFERENCE[precision]
-        worst = max(_differences(executable, program, ported, bound), key=lambda found: found[1])
+        worst = max(_differences(executable, program, ported, precision), key=lambda found: found[1])
     except RuntimeLoadError as error:
         raise ConversionError(
             f"ExecuTorch refuses the program of {program.info.name!r} that was just written: {error}"
@@ -143,15 +144,21 @@ def check_file(
 
 
 def _differences(
-    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram, bound: float
+    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram, precision: Precision
 ) -> Sequence[tuple[str, float]]:
     """Port and difference, in units of the allowed one, over a few steps of random inputs."""
     import torch
 
-    from mvtool.verification.integers import integer_arithmetic
+    from mvtool.verification.integers import integer_arithmetic, round_at_run_time
 
-    generator = np.random.default_rng(CHECKED_SEED)
-    reference = graph_step(program, integer_arithmetic)
+    def edit(module: GraphModule) -> None:
+        if precision is Precision.INT8_DYNAMIC:
+            round_at_run_time(module, Borders())
+        else:
+            integer_arithmetic(module)
+
+    generator, bound = np.random.default_rng(CHECKED_SEED), LARGEST_DIFFERENCE[precision]
+    reference = graph_step(program, edit)
     states, found = ported.initial_ports(), []
     with torch.no_grad():
         for _ in range(CHECKED_STEPS):

@@ -24,9 +24,18 @@ from mvtool.extras import require
 from mvtool.ports import AnyArray, Quantization, TensorPort
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, graph_step, port_ranges
-from mvtool.quantization.plan import WEIGHTED, is_depthwise, make_plan, operator_of, plan_weights, port_nodes, result_nodes
+from mvtool.quantization.plan import (
+    WEIGHTED,
+    is_depthwise,
+    make_plan,
+    operator_of,
+    plan_weights,
+    port_nodes,
+    result_nodes,
+)
 from mvtool.quantization.policy import ALL_STORED, Weights
-from mvtool.quantization.pt2e_graph import apply_plan, open_graph
+from mvtool.quantization.pt2e_graph import apply_plan
+from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.ranges import observe
 
 if TYPE_CHECKING:

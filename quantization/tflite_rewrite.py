@@ -131,9 +131,7 @@ class Rewriter:
         if weight not in self._float_weights:
             new = self.graph.add_tensor(f"{self.graph.name(weight)}_float", value.shape, "float32")
             version = PER_CHANNEL_DEQUANTIZE_VERSION
-            self._done.append(
-                self.graph.new_operator("DEQUANTIZE", [weight], [new], "DequantizeOptions", version)
-            )
+            self._done.append(self.graph.new_operator("DEQUANTIZE", [weight], [new], "DequantizeOptions", version))
             self._float_weights[weight] = new
         return self._float_weights[weight]
 

@@ -72,6 +72,11 @@ class Precision(StrEnum):
         """Whether weights are int8; such an artifact is held against a simulation, not against the float program."""
         return self in (Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT8_WEIGHTS)
 
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision in which most kernels multiply: fp32, fp16 or int8."""
+        return {Precision.INT8_DYNAMIC: Precision.INT8, Precision.INT8_WEIGHTS: Precision.FP32}.get(self, self)
+
 
 class StateForm(StrEnum):
     """How a state tensor holds the past."""

@@ -162,11 +162,12 @@ def _name_roofs(axes: Axes, roofs: Mapping[tuple[Precision, Runtime], float]) ->
 
 
 def roof_peaks(entries: Sequence[Entry]) -> dict[tuple[Precision, Runtime], float]:
-    """The highest measured peak of each precision and runtime in `entries`, in 10^9 multiply-adds per second."""
+    """The highest measured peak of each arithmetic and runtime in `entries`, in 10^9 multiply-adds per second."""
     peaks: dict[tuple[Precision, Runtime], float] = {}
     for entry in entries:
         artifact, measured = entry.record.artifact, entry.record.roofline
-        if measured is not None and artifact.precision in measured.macs_per_second:
-            key = (artifact.precision, artifact.runtime)
-            peaks[key] = max(peaks.get(key, 0.0), measured.macs_per_second[artifact.precision] / GIGA)
+        precision = artifact.precision.arithmetic
+        if measured is not None and precision in measured.macs_per_second:
+            key = (precision, artifact.runtime)
+            peaks[key] = max(peaks.get(key, 0.0), measured.macs_per_second[precision] / GIGA)
     return peaks

@@ -64,7 +64,9 @@ class Judge:
     def tensor(self, name: str, step: float, actual: AnyArray, expected: AnyArray, number: int) -> Deviation:
         """The deviation of one tensor; `step` is the width of its int8 grid, 0 for a float tensor."""
         if not step:
-            return Deviation(name, number, bounds.relative_error(actual, expected), bounds.LIMITS[self.manifest.precision])
+            return Deviation(
+                name, number, bounds.relative_error(actual, expected), bounds.LIMITS[self.manifest.precision]
+            )
         distance = bounds.step_distance(actual, expected, step)
         share = Deviation(name, number, distance.beyond, bounds.INT8_BEYOND, "of the elements beyond 2 steps")
         mean = Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average")
