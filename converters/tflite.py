@@ -70,7 +70,7 @@ def emit(
         quantized = quantize(graph, program, quantization)
         ports, left = dict(quantized.ports), quantized.left
     elif precision.quantized:
-        left = quantize_weights(graph, precision)
+        left = quantize_weights(graph, program, precision)
         program = rounded_weights(program)
     for line in left:
         tell(f"stays float: {line}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from mvtool.errors import ConversionError
+from mvtool.errors import ConversionError, UsageError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, Quantization, TensorPort
 from mvtool.program import StreamProgram
@@ -158,11 +158,24 @@ def quantize_weights(program: StreamProgram, weights: Weights) -> QuantizedProgr
     Args:
         program: Lowered, fp32.
         weights: Form of each layer's weights.
+
+    Raises:
+        UsageError: The program has no layer whose weights can be int8.
     """
     register_operators()
     module = open_graph(program, weights.pointwise_as_dense)
-    exported = apply_plan(program, module, plan_weights(module, weights), {})
-    return QuantizedProgram(program.replace(exported=exported))
+    plan = plan_weights(module, weights)
+    if not plan.weight_only:
+        raise no_weights(program)
+    return QuantizedProgram(program.replace(exported=apply_plan(program, module, plan, {})))
+
+
+def no_weights(program: StreamProgram) -> UsageError:
+    """The error for a model that a recipe of weights alone would not change."""
+    return UsageError(
+        f"{program.info.name} has no weights that this runtime can hold in int8; expected a dense layer or a convolution "
+        "(docs/quantization.md says which). Convert to fp32, or to int8 with calibration."
+    )
 
 
 def rounded_weights(program: StreamProgram) -> StreamProgram:

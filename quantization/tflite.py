@@ -17,6 +17,7 @@ from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
 from mvtool.quantization.policy import FLOAT_FORMS, WEIGHTS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
+from mvtool.quantization.pt2e import no_weights
 from mvtool.quantization.tflite_domains import Domains, decide
 from mvtool.quantization.tflite_ranges import observe
 from mvtool.quantization.tflite_rewrite import Rewriter, float_weights_left
@@ -80,18 +81,26 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     return Quantized(graph, ports, tuple(left))
 
 
-def quantize_weights(graph: Graph, precision: Precision) -> tuple[str, ...]:
+def quantize_weights(graph: Graph, program: StreamProgram, precision: Precision) -> tuple[str, ...]:
     """Round the weights of a float graph and leave everything else float.
 
     Args:
         graph: As `export_float` returned it; changed in place.
+        program: The lowered program that the graph came from.
         precision: `int8-dynamic` or `int8-weights`.
 
     Returns:
         The operators that keep float weights, one line each.
+
+    Raises:
+        UsageError: There are no weights to round.
     """
-    weights = WEIGHTS[Runtime.TFLITE, precision]
-    Rewriter(graph, Domains(frozenset()), Scales({}, frozenset()), {}, {}, weights).run()
+    rewriter = Rewriter(
+        graph, Domains(frozenset()), Scales({}, frozenset()), {}, {}, WEIGHTS[Runtime.TFLITE, precision]
+    )
+    rewriter.run()
+    if not rewriter.rounded_weights:
+        raise no_weights(program)
     return tuple(float_weights_left(graph))
 
 

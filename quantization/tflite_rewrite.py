@@ -41,7 +41,11 @@ PER_CHANNEL_DEQUANTIZE_VERSION = 5
 
 
 class Rewriter:
-    """One pass over a graph."""
+    """One pass over a graph.
+
+    Attributes:
+        rounded_weights: int8 tensor of each float tensor of weights, and its axis of channels, whose operators compute in float.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Rewriter:
             "CONV_2D": weights.convolution,
             "DEPTHWISE_CONV_2D": weights.depthwise,
         }
-        self._int8_weights: dict[tuple[int, int], int] = {}
+        self.rounded_weights: dict[tuple[int, int], int] = {}
         self._float_weights: dict[int, int] = {}
         self._done: list[Any] = []
         self._home: set[int] = set()
@@ -122,9 +126,9 @@ class Rewriter:
 
     def _rounded(self, weight: int, value: AnyArray, axis: int) -> int:
         """int8 weights; steps of a sequence that share their weights still do."""
-        if (weight, axis) not in self._int8_weights:
-            self._int8_weights[weight, axis] = self._held(self.graph.name(weight), per_channel(value, axis))
-        return self._int8_weights[weight, axis]
+        if (weight, axis) not in self.rounded_weights:
+            self.rounded_weights[weight, axis] = self._held(self.graph.name(weight), per_channel(value, axis))
+        return self.rounded_weights[weight, axis]
 
     def _dequantized(self, weight: int, value: AnyArray) -> int:
         """The float form of int8 weights, which delegates and the runtime compute once, when the model is loaded."""
