@@ -153,8 +153,8 @@ class _Writer:
     def round_at_run_time(self, node: Node) -> None:
         """Give the kernel activations that are rounded with a scale and zero point found in each call.
 
-        The graph finds one pair per tensor, which is how runtimes know the pattern; XNNPACK's kernels find one per picture, or
-        per row of a dense layer.
+        The graph finds one pair per tensor, which is how runtimes know the pattern; XNNPACK's kernels find one per picture, per
+        row of a dense layer, or per position of a 1x1 convolution.
         """
         import operator
 

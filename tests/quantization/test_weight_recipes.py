@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -189,9 +190,9 @@ class Dense(nn.Module):
 
 
 class Convolution(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, kernel: int = 3, stride: int = 2) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(4, 6, 3, stride=2)
+        self.layer = nn.Conv2d(4, 6, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.layer(x)
@@ -206,16 +207,30 @@ def rounded_at_run_time(rows: Tensor) -> Tensor:
     return (torch.clamp(torch.round(rows / step) + zero, -128, 127) - zero) * step
 
 
+def by_picture(x: Tensor) -> Tensor:
+    return rounded_at_run_time(x.flatten(1)).reshape(x.shape)
+
+
+def by_position(x: Tensor) -> Tensor:
+    rows = x.permute(0, 2, 3, 1)
+    return rounded_at_run_time(rows.reshape(-1, 4)).reshape(rows.shape).permute(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize(
-    ("factory", "shape", "rows"),
-    [(Dense, (3, 24), (3, 24)), (Convolution, (2, 4, 9, 9), (2, 324))],
-    ids=["a row at a time", "a picture at a time"],
+    ("factory", "shape", "rounding"),
+    [
+        (Dense, (3, 24), rounded_at_run_time),
+        (Convolution, (2, 4, 9, 9), by_picture),
+        (partial(Convolution, 1, 2), (2, 4, 9, 9), by_picture),
+        (partial(Convolution, 1, 1), (2, 4, 9, 9), by_position),
+    ],
+    ids=["dense", "3x3", "1x1 with a stride", "1x1"],
 )
 @pytest.mark.parametrize("runtime", [TFLITE, EXECUTORCH])
 def test_activations_are_rounded_as_the_kernels_say(
     factory: Callable[[], nn.Module],
     shape: tuple[int, ...],
-    rows: tuple[int, int],
+    rounding: Callable[[Tensor], Tensor],
     runtime: Runtime,
     emit_one: Callable[..., Session],
 ) -> None:
@@ -227,7 +242,7 @@ def test_activations_are_rounded_as_the_kernels_say(
     layer = copy.deepcopy(module)
     layer.layer.weight = nn.Parameter(rounded_weights(layer.layer.weight))  # type: ignore[union-attr, arg-type]
     with torch.no_grad():
-        expected, unrounded = layer(rounded_at_run_time(x.reshape(rows)).reshape(shape)), layer(x)
+        expected, unrounded = layer(rounding(x)), layer(x)
     noise = (expected - unrounded).abs().mean()
     assert noise > 0
     assert (torch.from_numpy(found) - expected).abs().mean() < 0.05 * noise

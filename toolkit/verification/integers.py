@@ -19,7 +19,7 @@ from mvtool.quantization.plan import data_inputs, operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.quantization.pt2e_graph import attribute_of
 from mvtool.runtimes.borders import Borders
-from mvtool.runtimes.tflite_simulation.weights import round_dynamically
+from mvtool.runtimes.tflite_simulation.weights import is_dense, round_dynamically
 from mvtool.runtimes.xnnpack_arithmetic import product_factor, sum_factors, weighted_factors
 
 DEQUANTIZE, DEQUANTIZE_WEIGHT = "dequantize_per_tensor", "dequantize_per_channel"
@@ -42,28 +42,42 @@ def integer_arithmetic(module: Any) -> None:
 
 
 def round_at_run_time(module: Any, borders: Borders) -> None:
-    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does: per picture, or per dense row.
+    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does.
+
+    That is each row of a dense layer, each position of a convolution that is one, and each picture of any other.
 
     Args:
         module: A PT2E graph, which finds one scale per tensor; changed in place.
         borders: Rounds.
     """
 
-    def rounded(site: str, value: Tensor, axes: int) -> Tensor:
-        rows = value.reshape(*value.shape[:-axes], -1) if axes > 1 else value
-        steps, unit = round_dynamically(rows.reshape(-1, rows.shape[-1]), lambda s: borders.round(site, s))
+    def by_row(site: str, value: Tensor) -> Tensor:
+        steps, unit = round_dynamically(value.reshape(-1, value.shape[-1]), lambda s: borders.round(site, s))
         return (steps * unit).reshape(value.shape)
+
+    def by_position(site: str, value: Tensor) -> Tensor:
+        return by_row(site, value.movedim(1, -1)).movedim(-1, 1)
+
+    def by_picture(site: str, value: Tensor) -> Tensor:
+        return by_row(site, value.flatten(1)).reshape(value.shape)
 
     for node in list(module.graph.nodes):
         layer = operator_of(node)
         if layer not in ("conv2d", "linear") or str(node.args[0].target) != DEQUANTIZE_DYNAMIC:
             continue
         source = node.args[0].args[0].args[0]
+        round_ = by_row if layer == "linear" else by_position if _is_dense(module, node) else by_picture
         with module.graph.inserting_before(node):
-            value = module.graph.call_function(rounded, (node.name, source, 3 if layer == "conv2d" else 1))
+            value = module.graph.call_function(round_, (node.name, source))
         node.update_arg(0, value)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def _is_dense(module: Any, node: Any) -> bool:
+    kernel = attribute_of(module, node.args[1].args[0]).shape[2:]
+    stride, padding, _, groups = (*node.args[3:], *((1,), (0,), (1,), 1)[len(node.args) - 3 :])
+    return is_dense(kernel, stride, padding, groups)
 
 
 class _Operation:
