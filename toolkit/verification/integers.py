@@ -76,8 +76,8 @@ def round_at_run_time(module: Any, borders: Borders) -> None:
 
 def _is_dense(module: Any, node: Any) -> bool:
     kernel = attribute_of(module, node.args[1].args[0]).shape[2:]
-    stride, padding, _, groups = (*node.args[3:], *((1,), (0,), (1,), 1)[len(node.args) - 3 :])
-    return is_dense(kernel, stride, padding, groups)
+    given = dict(zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False))
+    return is_dense(kernel, given.get("stride", (1,)), given.get("padding", (0,)), given.get("groups", 1))
 
 
 class _Operation:
