@@ -69,7 +69,7 @@ def assemble(
     simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
     if calibration is not None and program.is_stream:
         calibration = calibration.model_copy(update={"state_ranges": describe(folder, STATE_RANGES_FILE)})
-    limits = tolerances(_int8_limit(golden, folder, artifacts))
+    limits = tolerances(_quantized_limits(golden, folder, artifacts))
     manifest = BuildManifest(
         model=_provenance(source, program),
         options={key: _json(value) for key, value in options.items()},
@@ -129,25 +129,26 @@ def _provenance(source: Source, program: StreamProgram) -> ModelProvenance:
     )
 
 
-def _int8_limit(golden: Golden, folder: Path, artifacts: tuple[ArtifactEntry, ...]) -> float | None:
-    """The widest tolerance that any int8 simulation of the build needs."""
+def _quantized_limits(golden: Golden, folder: Path, artifacts: tuple[ArtifactEntry, ...]) -> dict[Precision, float]:
+    """For each quantized precision the widest tolerance that any simulation of the build needs."""
     from mvtool.converters.program_io import load_program
     from mvtool.quantization.pt2e import register_operators
     from mvtool.runtimes import open_file
     from mvtool.runtimes.pytorch import open_program
 
-    limits = []
+    limits: dict[Precision, float] = {}
     for artifact in artifacts:
-        if artifact.precision is not Precision.INT8:
+        if not artifact.precision.quantized:
             continue
         if artifact.runtime is Runtime.TFLITE:
             session = open_file(folder / artifact.file)
         else:
             register_operators()
             session = open_program(load_program(folder / REFERENCE_FOLDER / (artifact.simulation or "")))
-        limits.append(int8_tolerance(golden, session))
-    # Three significant digits: the same build on another machine gives the same number.
-    return float(f"{max(limits):.3g}") if limits and math.isfinite(max(limits)) else None
+        found = max(limits.get(artifact.precision, 0.0), int8_tolerance(golden, session))
+        # Three significant digits: the same build on another machine gives the same number.
+        limits[artifact.precision] = float(f"{found:.3g}")
+    return {precision: limit for precision, limit in limits.items() if math.isfinite(limit)}
 
 
 def _json(value: object) -> JsonValue:

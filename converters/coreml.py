@@ -3,6 +3,7 @@
     fp32  every value float32, state float32
     fp16  values float16, state float16; running means, counters and other accumulators float32
     int8  static int8 weights and activations from a PT2E program (W8A8), the rest as in fp16
+    int8-weights  int8 weights from a PT2E program, everything else as in fp32
 
 The choices and their reasons are in `docs/decisions/003-coreml-artifacts.md`.
 """
@@ -19,7 +20,7 @@ from mvtool.converters.coreml_check import check_one_step
 from mvtool.converters.coreml_graph import accumulators, prepared
 from mvtool.converters.coreml_grids import state_grids
 from mvtool.converters.coreml_package import write_package
-from mvtool.converters.coreml_ports import core_ml_ports, with_grids
+from mvtool.converters.coreml_ports import FLOAT32, core_ml_ports, with_grids
 from mvtool.converters.coreml_precision import float16_selector
 from mvtool.converters.coreml_spec import check_ports, describe, float_types, name_values, strip
 from mvtool.converters.coreml_tools import (
@@ -132,9 +133,9 @@ def _finish(specification: Specification, program: StreamProgram, precision: Pre
     strip(specification)
     manifest = program.manifest(Runtime.COREML, precision)
     check_ports(specification, manifest)
-    if precision is Precision.FP32 and (found := float_types(specification) - {"FLOAT32"}):
+    if precision in FLOAT32 and (found := float_types(specification) - {"FLOAT32"}):
         raise ConversionError(
-            f"The fp32 Core ML model of {program.info.name!r} computes in {', '.join(sorted(found))}; expected FLOAT32 "
+            f"The {precision} Core ML model of {program.info.name!r} computes in {', '.join(sorted(found))}; expected FLOAT32 "
             "alone. Remove casts to half precision from the model."
         )
     if precision is Precision.INT8:
@@ -150,7 +151,7 @@ def _passes(ct: Any) -> Any:
 
 
 def _compute_precision(ct: Any, program: StreamProgram, precision: Precision, summed: frozenset[str]) -> Any:
-    if precision is Precision.FP32:
+    if precision in FLOAT32:
         return ct.precision.FLOAT32
     first_in, first_out = len(program.inputs), len(program.outputs)
     ports = {state.logical.name: i for i, state in enumerate(program.states)}

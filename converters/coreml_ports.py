@@ -16,6 +16,8 @@ from mvtool.ports import DType, InputPort, Precision, Preprocessing, Quantizatio
 from mvtool.program import StateSpec, StreamProgram
 
 PortT = TypeVar("PortT", bound=TensorPort)
+FLOAT32 = frozenset({Precision.FP32, Precision.INT8_WEIGHTS})
+"""Precisions whose arithmetic and states are float32."""
 PORT_TYPES: Mapping[str, DType] = {
     "float32": "float32",
     "float16": "float32",
@@ -98,7 +100,7 @@ def _input(port: InputPort, program: StreamProgram) -> InputPort:
 
 def _state(state: StateSpec, precision: Precision, accumulators: AbstractSet[str]) -> StateSpec:
     dtype = PORT_TYPES[state.input.dtype]
-    if dtype == "float32" and precision is not Precision.FP32 and state.logical.name not in accumulators:
+    if dtype == "float32" and precision not in FLOAT32 and state.logical.name not in accumulators:
         dtype = "float16"
     return StateSpec(state.logical, state.form, state.initial, _typed(state.input, dtype), _typed(state.output, dtype))
 

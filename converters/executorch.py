@@ -3,6 +3,9 @@
     fp32  float32 throughout
     int8  static int8 weights and activations from a PT2E program; frames and state buffers enter and leave
           as int8; the vector path has float activations and int8 weights
+    int8-dynamic  float32 ports; convolutions and dense layers round their activations at run time, depthwise
+          convolutions are float32
+    int8-weights  float32 throughout; dense layers and 1x1 convolutions read int8 weights
 
 A `.pte` knows positions only: port `i` of the manifest is argument or result `i` of `forward`. The manifest
 itself is what the method `mvtool_ports` returns. The written file is executed before it takes its place.
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,7 +29,11 @@ from mvtool.ports import AnyArray, PortManifest, Precision, Quantization, Runtim
 from mvtool.program import StateSpec, StreamProgram
 from mvtool.quantization.calibration import graph_step
 from mvtool.quantization.pt2e import QuantizedProgram
+from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.executorch import PORTS_METHOD, ExecuTorchExecutable
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 EXTENSION = ".pte"
 PortT = TypeVar("PortT", bound=TensorPort)
@@ -34,8 +41,13 @@ Report = Callable[[str], None]
 
 CHECKED_STEPS = 3
 CHECKED_SEED = 7
-LARGEST_DIFFERENCE = 1e-4
-"""Of a tensor's largest value: float32 sums in another order."""
+LARGEST_DIFFERENCE = {
+    Precision.FP32: 1e-4,
+    Precision.INT8: 0.1,
+    Precision.INT8_DYNAMIC: 0.1,
+    Precision.INT8_WEIGHTS: 1e-4,
+}
+"""Of a float tensor's largest value: float32 sums in another order, or the steps of int8 operators before it."""
 LARGEST_MEAN_STEPS = 1.0
 """Mean of an int8 port, in steps of its scale. Float operators between int8 ones may fall on either side of a rounding
 tie, which deep random networks amplify; a wrong scale or a swapped port is tens of steps off. Verify judges more sharply."""
@@ -61,12 +73,19 @@ def prepare(program: StreamProgram) -> StreamProgram:
     return spelled(program)
 
 
-def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Report = lambda message: None) -> Emission:
+def emit(
+    program: StreamProgram | QuantizedProgram,
+    path: Path,
+    *,
+    precision: Precision = Precision.INT8,
+    report: Report = lambda message: None,
+) -> Emission:
     """Write a program as a `.pte`.
 
     Args:
         program: From `prepare`, fp32; or its quantized form.
         path: File to write; an existing one is replaced when the new one is complete and was executed.
+        precision: Of a quantized program.
         report: Told of operators outside the delegate and of the check's differences.
 
     Raises:
@@ -78,15 +97,15 @@ def emit(program: StreamProgram | QuantizedProgram, path: Path, *, report: Repor
         raise UsageError(f"An ExecuTorch program is written to a path ending in {EXTENSION}, got {path.name!r}.")
     require("executorch", PURPOSE)
     # A network of vectors alone has int8 weights and no port on an int8 grid.
-    int8 = isinstance(program, QuantizedProgram)
-    quantized = program if isinstance(program, QuantizedProgram) else QuantizedProgram(program)
-    ported = int8_ported(quantized) if int8 else quantized.program
-    precision = Precision.INT8 if int8 else Precision.FP32
+    if isinstance(program, QuantizedProgram):
+        ported, program = int8_ported(program), program.program
+    else:
+        ported, precision = program, Precision.FP32
     manifest = ported.manifest(Runtime.EXECUTORCH, precision)
     data, outside = _lower(ported, manifest)
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-        check_file(partial, quantized.program, ported, report)
+        check_file(partial, program, ported, precision, report)
     if outside:
         report(f"{len(outside)} operators run outside XNNPACK: {', '.join(sorted(set(outside)))}")
     return Emission(manifest, _delegates(path), tuple(outside))
@@ -103,7 +122,7 @@ def int8_ported(quantized: QuantizedProgram) -> StreamProgram:
     return changed.replace(exported=biases_apart(with_int8_ports(program.exported, positions, results)))
 
 
-def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report: Report) -> None:
+def check_file(path: Path, program: StreamProgram, ported: StreamProgram, precision: Precision, report: Report) -> None:
     """Execute the written file for a few steps beside the program it was made from.
 
     Raises:
@@ -111,7 +130,7 @@ def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report
     """
     try:
         executable = ExecuTorchExecutable(path, threads=1)
-        worst = max(_differences(executable, program, ported), key=lambda found: found[1])
+        worst = max(_differences(executable, program, ported, precision), key=lambda found: found[1])
     except RuntimeLoadError as error:
         raise ConversionError(
             f"ExecuTorch refuses the program of {program.info.name!r} that was just written: {error}"
@@ -125,15 +144,21 @@ def check_file(path: Path, program: StreamProgram, ported: StreamProgram, report
 
 
 def _differences(
-    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram
+    executable: ExecuTorchExecutable, program: StreamProgram, ported: StreamProgram, precision: Precision
 ) -> Sequence[tuple[str, float]]:
     """Port and difference, in units of the allowed one, over a few steps of random inputs."""
     import torch
 
-    from mvtool.verification.integers import integer_arithmetic
+    from mvtool.verification.integers import integer_arithmetic, round_at_run_time
 
-    generator = np.random.default_rng(CHECKED_SEED)
-    reference = graph_step(program, integer_arithmetic)
+    def edit(module: GraphModule) -> None:
+        if precision is Precision.INT8_DYNAMIC:
+            round_at_run_time(module, Borders())
+        else:
+            integer_arithmetic(module)
+
+    generator, bound = np.random.default_rng(CHECKED_SEED), LARGEST_DIFFERENCE[precision]
+    reference = graph_step(program, edit)
     states, found = ported.initial_ports(), []
     with torch.no_grad():
         for _ in range(CHECKED_STEPS):
@@ -141,20 +166,19 @@ def _differences(
             given = executable.run([*frames, *states])
             expected = reference([_real(p, a) for p, a in zip(ported.input_ports, [*frames, *states], strict=True)])
             for port, one, other in zip(ported.output_ports, given, expected, strict=True):
-                found.append((port.name, _excess(port, one, other, bool(ported is not program))))
+                found.append((port.name, _excess(port, one, other, bound)))
             states = list(given[len(ported.outputs) :])
     return found
 
 
-def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, int8: bool) -> float:
+def _excess(port: TensorPort, given: AnyArray, expected: AnyArray, bound: float) -> float:
     difference = np.abs(_real(port, given).astype(np.float64) - expected.astype(np.float64))
     if not np.isfinite(difference).all():
         return float("inf")
     if port.quantization is not None:
         return float(difference.mean()) / (LARGEST_MEAN_STEPS * port.quantization.scale)
     largest = max(float(np.abs(expected).max(initial=0.0)), 1e-3)
-    # Float values behind int8 operators carry their steps.
-    return float(difference.max(initial=0.0)) / largest / (LARGEST_DIFFERENCE if not int8 else 0.1)
+    return float(difference.max(initial=0.0)) / largest / bound
 
 
 def _random(generator: np.random.Generator, port: TensorPort) -> AnyArray:

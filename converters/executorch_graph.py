@@ -106,10 +106,12 @@ def biases_apart(exported: ExportedProgram) -> ExportedProgram:
 def is_weight_only(node: fx.Node) -> bool:
     """Whether a dense layer, of ATen or of the exporter's own dialect, has int8 weights and computes on floats.
 
-    Only one that reads int8 and makes int8 is an int8 kernel.
+    Only one that reads int8 and makes int8 is an int8 kernel, and one that reads what was rounded at run time is a dynamic one.
     """
     source, weight = node.args[:2]
     if not isinstance(weight, fx.Node) or "dequantize_per_channel" not in str(weight.target):
+        return False
+    if isinstance(source, fx.Node) and "quantized_decomposed.dequantize_per_tensor.tensor" in str(source.target):
         return False
     reads = isinstance(source, fx.Node) and "quantized_decomposed.dequantize_per_tensor" in str(source.target)
     return not (reads and _leads_to_quantize(node))

@@ -1,6 +1,6 @@
 """From a spelled graph to the bytes of a `.pte`, through ExecuTorch's exporter.
 
-The exporter is adjusted in five places while it runs, each for a measured reason; everything is restored
+The exporter is adjusted in six places while it runs, each for a measured reason; everything is restored
 afterwards. Written against executorch 1.4.1, which the extra pins; the tests count delegates and transposes.
 """
 
@@ -79,6 +79,7 @@ def adjusted_exporter() -> Iterator[None]:
     preprocess = require("executorch.backends.xnnpack.xnnpack_preprocess", PURPOSE)
     quant = require("executorch.backends.xnnpack.operators.quant_params", PURPOSE).QuantParams
     tagging = require("executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass", PURPOSE)
+    is_dynamic = require("executorch.backends.xnnpack.utils.quant_utils", PURPOSE).is_dynamic_qdq
     permute = require("executorch.exir.dialects._ops", PURPOSE).ops.edge.aten.permute_copy.default
     tagged = tagging.ChannelsLastTaggedReshapePass
     serialize, from_bias = preprocess.serialize_xnnpack_binary, quant.from_bias
@@ -90,6 +91,14 @@ def adjusted_exporter() -> Iterator[None]:
     def bias_of(bias: Any, weight: Any, data: Any) -> Any:
         # Float activations with int8 weights; the exporter knows int8 weights with int8 activations only.
         return None if data is None else from_bias(bias, weight, data)
+
+    to_last = tagged.input_to_nhwc
+
+    def rounded_to_last(self: Any, module: Any, source: Any, reader: Any) -> None:
+        if is_dynamic(source):
+            _dynamic_to_last(self, module, source)
+        else:
+            to_last(self, module, source, reader)
 
     managers = preprocess.XNNPACKPassManager
 
@@ -106,8 +115,38 @@ def adjusted_exporter() -> Iterator[None]:
         stack.enter_context(mock.patch.object(preprocess, "XNNPACKPassManager", needed_passes))
         stack.enter_context(mock.patch.object(quant, "from_bias", staticmethod(bias_of)))
         stack.enter_context(mock.patch.object(tagged, "memory_sensitive_ops_nchw", sensitive))
+        stack.enter_context(mock.patch.object(tagged, "input_to_nhwc", rounded_to_last))
         stack.enter_context(_without_retracing())
         yield
+
+
+def _dynamic_to_last(layouts: Any, module: Any, dequantize: Any) -> None:
+    """Transpose what a convolution rounds at run time before it is rounded.
+
+    The exporter transposes the input of the whole delegate instead, from which the value was computed.
+
+    Args:
+        layouts: The exporter's pass, a `ChannelsLastTaggedReshapePass`.
+        module: Its graph.
+        dequantize: What the convolution reads.
+    """
+    import torch
+
+    quantize = dequantize.args[0]
+    source, found = quantize.args[0], quantize.args[1].args[0]
+    if not layouts.is_nhwc_node(source):
+        with module.graph.inserting_before(found):
+            copy = layouts.create_call_function_node(
+                graph_module=module, target=_to_copy(), args=(source,), memory_format=torch.channels_last
+            )
+        layouts.mark_as_nhwc_node(copy)
+        for node in (found, quantize):
+            node.replace_input_with(source, copy)
+    layouts.mark_as_nhwc_node(quantize)
+
+
+def _to_copy() -> Any:
+    return require("executorch.exir.dialects._ops", PURPOSE).ops.edge.aten._to_copy.default
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from mvtool.converters.destination import (
 from mvtool.converters.inputs import InputSpec, picture_of
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, stage
-from mvtool.converters.recipe import recipe_for
+from mvtool.converters.recipe import RECIPES
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
 from mvtool.datasets.spec import is_generator
 from mvtool.errors import (
@@ -75,6 +75,11 @@ _PURPOSES = {
     Runtime.COREML: (("coremltools",), "to write Core ML packages"),
     Runtime.EXECUTORCH: (("executorch",), "to write ExecuTorch programs"),
 }
+_WHY_NOT = {
+    Precision.FP16: "these runtimes choose half precision on the phone",
+    Precision.INT8_DYNAMIC: "Core ML rounds no activations at run time; int8 and int8-weights are its forms with int8 weights",
+}
+"""Why a runtime has no recipe for a precision."""
 _Closed = TypeVar("_Closed", Runtime, Precision)
 
 
@@ -100,7 +105,7 @@ class Request:
 
     @property
     def int8(self) -> bool:
-        """Whether anything is to be quantized."""
+        """Whether anything is to be calibrated."""
         return any(precision is Precision.INT8 for _, precision in self.artifacts)
 
 
@@ -137,7 +142,8 @@ def convert(
         weights: Weight file, or one per member of an ensemble. A zoo model without weights is filled
             deterministically and marked as untrained.
         targets: Any of `tflite`, `coreml`, `executorch`.
-        precisions: Any of `fp32`, `fp16`, `int8`; fp16 exists for Core ML only.
+        precisions: Any of `fp32`, `fp16`, `int8`, `int8-dynamic`, `int8-weights`; fp16 exists for Core ML only, int8-dynamic
+            for the others only.
         out: Build folder; `build/<model>` by default. An existing build there is replaced.
         calibration: For int8: folder of videos, of images per clip, `.npy`, or a generator as in `mvtool.datasets.spec`; by
             default the clips that the model names, else the bundled one.
@@ -217,18 +223,8 @@ def _request(
     rewrite: str | None,
 ) -> Request:
     runtimes, wanted = _each(Runtime, "target", targets), _each(Precision, "precision", precisions)
-    artifacts = tuple((t, p) for t in runtimes for p in wanted if p is not Precision.FP16 or t is Runtime.COREML)
-    if not artifacts:
-        raise UsageError(
-            "fp16 exists for coreml only; the other runtimes choose half precision on the phone. Add fp32."
-        )
-    halves = [str(t) for t in runtimes if t is not Runtime.COREML]
-    if Precision.FP16 in wanted and halves:
-        _LOG.warning(
-            "No fp16 file is written for %s: these runtimes choose half precision on the phone.", ", ".join(halves)
-        )
-    for target, precision in artifacts:
-        recipe_for(target, precision)
+    artifacts = _existing(runtimes, wanted)
+    for target, _ in artifacts:
         _require_packages(target)
     clips = None if calibration is None else Path(calibration)
     if clips is not None and Precision.INT8 not in wanted:
@@ -250,6 +246,27 @@ def _goal(request: Request, max_drop: float | None, evaluation: str | os.PathLik
             "--max-drop is for int8 and for --rewrite 2plus1d; add one of them, --int8 or --precision int8."
         )
     return goal
+
+
+def _existing(runtimes: Sequence[Runtime], wanted: Sequence[Precision]) -> tuple[tuple[Runtime, Precision], ...]:
+    """The pairs that have a recipe; a warning says why others have no file.
+
+    Raises:
+        UsageError: None of them has one.
+    """
+    lacking = {p: [str(t) for t in runtimes if (t, p) not in RECIPES] for p in wanted}
+    reasons = [
+        f"No {precision} file is written for {', '.join(targets)}: {_WHY_NOT[precision]}."
+        for precision, targets in lacking.items()
+        if targets
+    ]
+    artifacts = tuple((t, p) for t in runtimes for p in wanted if (t, p) in RECIPES)
+    if not artifacts:
+        known = sorted({str(p) for t, p in RECIPES if t in runtimes})
+        raise UsageError(f"{' '.join(reasons)} These targets have {', '.join(known)}; add one of them.")
+    for reason in reasons:
+        _LOG.warning(reason)
+    return artifacts
 
 
 def _require_packages(target: Runtime) -> None:
@@ -450,7 +467,7 @@ def _clips(given: Path | None) -> str | None:
 
 def _simulation(staging: Path, target: Runtime, precision: Precision) -> str | None:
     """TFLite quantizes its own float artifact; the simulation of it reads that file."""
-    if precision is not Precision.INT8 or target is Runtime.TFLITE:
+    if not precision.quantized or target is Runtime.TFLITE:
         return None
     return str(staging / REFERENCE_FOLDER / f"{target.value}_{precision.value}")
 

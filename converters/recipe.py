@@ -67,11 +67,16 @@ RECIPES = {
     for recipe in (
         Recipe(Runtime.TFLITE, Precision.FP32, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP, True),
         Recipe(Runtime.TFLITE, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.FACTORED, True),
+        Recipe(Runtime.TFLITE, Precision.INT8_DYNAMIC, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP, True),
+        Recipe(Runtime.TFLITE, Precision.INT8_WEIGHTS, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP, True),
         Recipe(Runtime.EXECUTORCH, Precision.FP32, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
         Recipe(Runtime.EXECUTORCH, Precision.INT8, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
+        Recipe(Runtime.EXECUTORCH, Precision.INT8_DYNAMIC, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
+        Recipe(Runtime.EXECUTORCH, Precision.INT8_WEIGHTS, True, TemporalForm.DEPTHWISE, HardSwishForm.KEEP),
         Recipe(Runtime.COREML, Precision.FP32, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
         Recipe(Runtime.COREML, Precision.FP16, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
         Recipe(Runtime.COREML, Precision.INT8, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
+        Recipe(Runtime.COREML, Precision.INT8_WEIGHTS, False, TemporalForm.STACKED, HardSwishForm.KEEP, most_axes=4),
     )
 }
 

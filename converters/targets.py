@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from mvtool.converters.jobs import Job
 from mvtool.errors import ConversionError
 from mvtool.ports import PortManifest, Precision, Runtime
+from mvtool.quantization.policy import WEIGHTS
 
 if TYPE_CHECKING:
     from mvtool.converters.worker import Stages
@@ -45,7 +46,9 @@ def _tflite(job: Job, program: StreamProgram, exact: frozenset[str], stages: Sta
             calibration, ranges = load_shared(program, _calibration(job))
         quantization = TFLiteQuantization(calibration, ranges, exact)
     with stages.stage("emit"):
-        ports = tflite.emit(program, _output(job), quantization=quantization, report=stages.note)
+        ports = tflite.emit(
+            program, _output(job), precision=_precision(job), quantization=quantization, report=stages.note
+        )
     with stages.stage("delegation"):
         return Emitted(ports, delegation(_output(job)))
 
@@ -55,18 +58,22 @@ def _executorch(job: Job, program: StreamProgram, exact: frozenset[str], stages:
 
     with stages.stage("prepare"):
         prepared = executorch.prepare(program)
-    source = prepared if job.precision is not Precision.INT8 else _quantized(job, prepared, exact, stages)
+    precision = _precision(job)
+    quantized = _quantized(job, prepared, exact, stages) if precision.quantized else None
     with stages.stage("emit"):
-        emission = executorch.emit(source, _output(job), report=stages.note)
+        emission = executorch.emit(quantized or prepared, _output(job), precision=precision, report=stages.note)
     outside: dict[str, JsonValue] = {**Counter(emission.outside)}
-    return Emitted(emission.manifest, {"delegates": emission.delegates, "operators_outside": outside})
+    found: dict[str, JsonValue] = {"delegates": emission.delegates, "operators_outside": outside}
+    if quantized is not None and (left := quantized.float_weights()):
+        found["float_weights"] = {**left}
+    return Emitted(emission.manifest, found)
 
 
 def _coreml(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
     from mvtool.converters import coreml
 
-    precision = job.precision or Precision.FP32
-    if precision is Precision.INT8:
+    precision = _precision(job)
+    if precision.quantized:
         program = _quantized(job, program, exact, stages).program
     with stages.stage("emit"):
         return Emitted(coreml.emit(program, _output(job), precision, report=stages.note))
@@ -74,16 +81,23 @@ def _coreml(job: Job, program: StreamProgram, exact: frozenset[str], stages: Sta
 
 def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> QuantizedProgram:
     """Quantize by PT2E and leave the program as the simulation that verify holds the artifact against."""
-    from mvtool.quantization.pt2e import quantize
+    from mvtool.quantization.pt2e import quantize, quantize_weights
     from mvtool.quantization.shared import load_shared
 
-    if job.simulation is None:
-        raise ConversionError(f"The job {job.label!r} lacks a simulation folder.")
+    if job.simulation is None or job.target is None:
+        raise ConversionError(f"The job {job.label!r} lacks a simulation folder or a target.")
     with stages.stage("quantize"):
-        calibration, ranges = load_shared(program, _calibration(job))
-        quantized = quantize(program, calibration, ranges, exact)
+        if _precision(job) is Precision.INT8:
+            calibration, ranges = load_shared(program, _calibration(job))
+            quantized = quantize(program, calibration, ranges, exact)
+        else:
+            quantized = quantize_weights(program, WEIGHTS[job.target, _precision(job)])
         quantized.save(Path(job.simulation))
     return quantized
+
+
+def _precision(job: Job) -> Precision:
+    return job.precision or Precision.FP32
 
 
 def _calibration(job: Job) -> Path:

@@ -27,7 +27,8 @@ from mvtool.converters.tflite_repairs import name_tensors, repair
 from mvtool.files import write_atomic
 from mvtool.ports import PortManifest, Precision, Quantization, Runtime, TensorPort
 from mvtool.program import StateSpec, StreamProgram
-from mvtool.quantization.tflite import TFLiteQuantization, quantize
+from mvtool.quantization.pt2e import rounded_weights
+from mvtool.quantization.tflite import TFLiteQuantization, quantize, quantize_weights
 from mvtool.runtimes.litert import METADATA_NAME
 
 Report = Callable[[str], None]
@@ -37,6 +38,7 @@ def emit(
     program: StreamProgram,
     path: Path,
     *,
+    precision: Precision = Precision.FP32,
     quantization: TFLiteQuantization | None = None,
     report: Report | None = None,
 ) -> PortManifest:
@@ -45,7 +47,8 @@ def emit(
     Args:
         program: Lowered for TFLite, with the int8 recipe where `quantization` is given.
         path: File to write; it appears only when it is complete and has been executed.
-        quantization: Calibration; None writes fp32.
+        precision: `fp32`, `int8-dynamic` or `int8-weights`, where no `quantization` is given.
+        quantization: Calibration; with it int8 is written.
         report: Told what was repaired and what stays float, one line at a time.
 
     Returns:
@@ -61,12 +64,16 @@ def emit(
         tell(f"{count} x {what}")
     name_tensors(graph)
     ports: dict[str, Quantization] = {}
+    left: tuple[str, ...] = ()
     if quantization is not None:
+        precision = Precision.INT8
         quantized = quantize(graph, program, quantization)
-        ports = dict(quantized.ports)
-        for line in quantized.left:
-            tell(f"stays float: {line}")
-    precision = Precision.FP32 if quantization is None else Precision.INT8
+        ports, left = dict(quantized.ports), quantized.left
+    elif precision.quantized:
+        left = quantize_weights(graph, program, precision)
+        program = rounded_weights(program)
+    for line in left:
+        tell(f"stays float: {line}")
     manifest = with_int8_ports(program, ports).manifest(Runtime.TFLITE, precision)
     graph.set_metadata(METADATA_NAME, manifest.to_json())
     data = graph.serialise()

@@ -24,6 +24,8 @@ from mvtool.quantization.policy import (
     STATISTIC_OPERATORS,
     TOKEN_OPERATORS,
     Kernel,
+    WeightForm,
+    Weights,
     int8_inputs,
     int8_states,
     is_feature_map,
@@ -53,12 +55,14 @@ class Plan:
         fused: Names of operators whose result stays inside one kernel with its only reader: a convolution
             before its clamp, zero padding before its convolution.
         weight_only: Names of dense layers of the vector path: float activations, int8 weights.
+        dynamic: Those of them whose kernel rounds its activations at run time.
     """
 
     stored: Mapping[str, Quantization]
     int8_nodes: frozenset[str]
     fused: frozenset[str]
     weight_only: frozenset[str]
+    dynamic: frozenset[str] = frozenset()
 
 
 def make_plan(
@@ -90,6 +94,26 @@ def make_plan(
     dense = {n for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None}
     names = (frozenset(node.name for node in nodes) for nodes in (int8_nodes, fused, dense - kept))
     return Plan(parameters, *names)
+
+
+def plan_weights(module: GraphModule, weights: Weights) -> Plan:
+    """A plan that leaves every activation float and gives each layer's weights their form."""
+    forms = {n.name: _weight_form(n, weights) for n in module.graph.nodes if operator_of(n) in WEIGHTED and _weight(n)}
+    rounded = frozenset(name for name, form in forms.items() if form is not WeightForm.FLOAT)
+    dynamic = frozenset(name for name, form in forms.items() if form is WeightForm.DYNAMIC)
+    return Plan({}, frozenset(), frozenset(), rounded, dynamic)
+
+
+def _weight_form(node: Node, weights: Weights) -> WeightForm:
+    if operator_of(node) == "linear":
+        return weights.dense
+    return weights.depthwise if is_depthwise(node) else weights.convolution
+
+
+def is_depthwise(node: Node) -> bool:
+    """Whether a layer is a convolution whose kernels see one channel each."""
+    shape = shape_of(node.all_input_nodes[0])
+    return operator_of(node) == "conv2d" and shape is not None and shape[1] == (node.args[6:] or (1,))[0]
 
 
 def operator_of(node: Node) -> str:

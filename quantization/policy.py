@@ -6,15 +6,19 @@ tensors are tiny, and int8 ruins them (a running mean cannot move once a step fa
 *tokens*, the rows (N, rows, C) that attention and layer norms work on, as far as they are rows.
 Operators that an int8 kernel or table exists for are computed in int8, all others in float between a
 dequantize and a quantize.
+
+That is the precision int8. In int8-dynamic and int8-weights every activation, port and state is float32, as the vector
+path is, and `WEIGHTS` says what each runtime does with the weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
-from mvtool.ports import StateForm, TensorPort
+from mvtool.ports import Precision, Runtime, StateForm, TensorPort
 from mvtool.program import StreamProgram
 
 FLOAT_FORMS = frozenset({StateForm.MEAN, StateForm.COUNTER, StateForm.PHASE})
@@ -32,6 +36,54 @@ class Kernel(Enum):
     COMPUTE = "compute"
     CARRY = "carry"
     FLOAT = "float"
+
+
+class WeightForm(Enum):
+    """How an operator on float activations holds its weights.
+
+    DYNAMIC: int8; the kernel rounds the activations to 8 bits at run time and multiplies integers.
+    STORED: int8 in the file; the arithmetic is float32.
+    FLOAT: float32; the runtime has no form with int8 weights.
+    """
+
+    DYNAMIC = "dynamic"
+    STORED = "stored"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a graph with float activations, by layer.
+
+    Attributes:
+        dense: Of dense layers.
+        convolution: Of 2D convolutions whose kernels see several channels.
+        depthwise: Of 2D convolutions whose kernels see one channel.
+        pointwise_as_dense: 1x1 convolutions are written as dense layers over the channels of each position, for the
+            sake of the dense layers' form.
+    """
+
+    dense: WeightForm
+    convolution: WeightForm
+    depthwise: WeightForm
+    pointwise_as_dense: bool = False
+
+
+VECTOR_PATH = Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.FLOAT)
+"""What TFLite's int8 artifacts do where activations are float."""
+ALL_STORED = Weights(WeightForm.STORED, WeightForm.STORED, WeightForm.STORED)
+WEIGHTS: Mapping[tuple[Runtime, Precision], Weights] = {
+    (Runtime.TFLITE, Precision.INT8_DYNAMIC): Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.STORED),
+    (Runtime.TFLITE, Precision.INT8_WEIGHTS): ALL_STORED,
+    (Runtime.EXECUTORCH, Precision.INT8_DYNAMIC): Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.FLOAT),
+    (Runtime.EXECUTORCH, Precision.INT8_WEIGHTS): Weights(
+        WeightForm.STORED, WeightForm.FLOAT, WeightForm.FLOAT, pointwise_as_dense=True
+    ),
+    (Runtime.COREML, Precision.INT8_WEIGHTS): ALL_STORED,
+}
+"""Core ML has no kernel that rounds activations at run time. XNNPACK has such kernels for dense layers and convolutions but
+depthwise ones, and float kernels with int8 weights for dense layers alone; TFLite's delegate turns other int8 weights
+into float once, when the model is loaded, ExecuTorch's does not."""
 
 
 COMPUTE_OPERATORS = frozenset(

@@ -11,6 +11,7 @@ emitter may turn those into int8 ports.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,23 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from mvtool.errors import ConversionError
+from mvtool.errors import ConversionError, UsageError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, Quantization, TensorPort
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, graph_step, port_ranges
-from mvtool.quantization.plan import make_plan, port_nodes, result_nodes
-from mvtool.quantization.pt2e_graph import apply_plan, open_graph
+from mvtool.quantization.plan import (
+    WEIGHTED,
+    is_depthwise,
+    make_plan,
+    operator_of,
+    plan_weights,
+    port_nodes,
+    result_nodes,
+)
+from mvtool.quantization.policy import ALL_STORED, Weights
+from mvtool.quantization.pt2e_graph import apply_plan
+from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.ranges import observe
 
 if TYPE_CHECKING:
@@ -56,6 +67,15 @@ class QuantizedProgram:
                     f"State {state.logical.name!r} enters with {before} and leaves with {after}; both ends must share "
                     "one scale and zero point."
                 )
+
+    def float_weights(self) -> Counter[str]:
+        """How many layers of each kind keep float weights."""
+        layers = [node for node in self.program.exported.graph.nodes if operator_of(node) in WEIGHTED]
+        return Counter(
+            f"{'depthwise ' * is_depthwise(node)}{operator_of(node)}"
+            for node in layers
+            if node.args[1].op == "placeholder"
+        )
 
     def save(self, folder: Path) -> None:
         """Write the program and its port quantization into `folder`."""
@@ -134,6 +154,37 @@ def quantize(
     ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}
     exported = apply_plan(program, module, plan, found)
     return QuantizedProgram(program.replace(exported=exported), ports)
+
+
+def quantize_weights(program: StreamProgram, weights: Weights) -> QuantizedProgram:
+    """Round the weights of a lowered program; activations, ports and states stay float.
+
+    Args:
+        program: Lowered, fp32.
+        weights: Form of each layer's weights.
+
+    Raises:
+        UsageError: The program has no layer whose weights can be int8.
+    """
+    register_operators()
+    module = open_graph(program, weights.pointwise_as_dense)
+    plan = plan_weights(module, weights)
+    if not plan.weight_only:
+        raise no_weights(program)
+    return QuantizedProgram(program.replace(exported=apply_plan(program, module, plan, {})))
+
+
+def no_weights(program: StreamProgram) -> UsageError:
+    """The error for a model that a recipe of weights alone would not change."""
+    return UsageError(
+        f"{program.info.name} has no weights that this runtime can hold in int8; expected a dense layer or a convolution "
+        "(docs/quantization.md says which). Convert to fp32, or to int8 with calibration."
+    )
+
+
+def rounded_weights(program: StreamProgram) -> StreamProgram:
+    """The lowered `program` in float arithmetic on int8 weights, the reference of files that hold no others."""
+    return quantize_weights(program, ALL_STORED).program
 
 
 def register_operators() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
-from mvtool.quantization.plan import ORIGIN, Plan, data_inputs, operator_of, port_nodes
+from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
 from mvtool.quantization.policy import Kernel, kernel_of
 from mvtool.quantization.proportions import Violation, check, refuse
 
@@ -24,19 +23,6 @@ WEIGHT_MAX = 127
 SMALLEST_GAIN = 2.0**-20
 """Smallest ratio of a channel's weight scale to the one that maps input steps onto output steps. XNNPACK
 refuses requantization factors under 2^-32; a channel this far down is all zeros after rounding anyway."""
-
-
-def open_graph(program: StreamProgram) -> GraphModule:
-    """The program's graph with parameters as `get_attr` nodes and scalar operands as constants."""
-    module = program.exported.module()
-    for node in list(module.graph.nodes):
-        if node.op == "call_module":  # torch's check of input shapes; the ports guarantee them
-            module.graph.erase_node(node)
-    _lift_scalars(module)
-    _dense_for_pointwise(module)
-    module.graph.lint()
-    module.recompile()
-    return module
 
 
 def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> ExportedProgram:
@@ -78,6 +64,8 @@ def insert_plan(module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) ->
             writer.quantize_operator(node)
         elif node.name in plan.weight_only:
             writer.quantize_weight(node, None)
+        if node.name in plan.dynamic:
+            writer.round_at_run_time(node)
     for node in list(module.graph.nodes):
         if node.name in plan.stored:
             writer.store(node)
@@ -99,6 +87,7 @@ class _Writer:
         self._plan = plan
         self._ranges = ranges
         self._count = 0
+        self._shared: dict[str | None, tuple[str, ...]] = {}
         self.violations: list[Violation] = []
         self._operators = torch.ops.quantized_decomposed
 
@@ -142,17 +131,63 @@ class _Writer:
             if bias is not None:
                 self._round_bias(node, bias, scale.double() * self._scale_of(data_inputs(node)[0]))
         rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
-        stored = torch.clamp(torch.round(weight / rows), -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
+        # In float64, as the TFLite weights are: both then round alike.
+        steps = torch.round(weight.double() / rows.double())
+        stored = torch.clamp(steps, -WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
+        shared = str(node.args[1].target) if gain is None else None  # type: ignore[union-attr]
         with self._graph.inserting_before(node):
-            arguments = (
-                self._attribute("weight", stored),
-                self._attribute("weight_scale", scale),
-                self._attribute("weight_zero_point", torch.zeros(len(scale), dtype=torch.int64)),
-            )
+            arguments = self._held_weight(stored, scale, shared)
             dequantized = self._graph.call_function(
                 self._operators.dequantize_per_channel.default, (*arguments, 0, -WEIGHT_MAX, WEIGHT_MAX, torch.int8)
             )
         node.update_arg(1, dequantized)
+
+    def _held_weight(self, stored: torch.Tensor, scale: torch.Tensor, shared: str | None) -> tuple[Node, ...]:
+        """Weights, scales and zero points; the steps of a sequence share theirs, in the file too.
+
+        Args:
+            stored: int8.
+            scale: One per output channel.
+            shared: Name of the float weights, where all their readers round them alike.
+        """
+        import torch
+
+        if shared in self._shared:
+            return tuple(self._graph.get_attr(name) for name in self._shared[shared])
+        parts = {
+            "weight": stored,
+            "weight_scale": scale,
+            "weight_zero_point": torch.zeros(len(scale), dtype=torch.int64),
+        }
+        held = tuple(self._attribute(purpose, value) for purpose, value in parts.items())
+        if shared is not None:
+            self._shared[shared] = tuple(str(node.target) for node in held)
+        return held
+
+    def round_at_run_time(self, node: Node) -> None:
+        """Give the kernel activations that are rounded with a scale and zero point found in each call.
+
+        The graph finds one pair per tensor, which is how runtimes know the pattern; XNNPACK's kernels find one per picture, per
+        row of a dense layer, or per position of a 1x1 convolution.
+        """
+        import operator
+
+        import torch
+
+        source = data_inputs(node)[0]
+        limits, dtype = (INT8_MIN, INT8_MAX), torch.int8
+        with self._graph.inserting_before(node):
+            found = self._graph.call_function(
+                self._operators.choose_qparams.tensor, (source, *limits, torch.finfo(torch.float32).eps, dtype)
+            )
+            scale, zero = (self._graph.call_function(operator.getitem, (found, index)) for index in (0, 1))
+            stored = self._graph.call_function(
+                self._operators.quantize_per_tensor.tensor, (source, scale, zero, *limits, dtype)
+            )
+            rounded = self._graph.call_function(
+                self._operators.dequantize_per_tensor.tensor, (stored, scale, zero, *limits, dtype)
+            )
+        node.update_arg(0, rounded)
 
     def _round_bias(self, node: Node, bias: torch.Tensor, steps: torch.Tensor) -> None:
         """Put the bias on the int32 grid that kernels store it in, so that the simulation rounds as they do."""
@@ -252,64 +287,3 @@ def _forget_unread(module: GraphModule) -> None:
 
 def _last_placeholder(graph: Any) -> Node:
     return [node for node in graph.nodes if node.op == "placeholder"][-1]  # type: ignore[no-any-return]
-
-
-def _lift_scalars(module: GraphModule) -> None:
-    """Write `x + 3.0` as an addition of a constant tensor, because an int8 kernel's operands are tensors."""
-    import torch
-
-    table = {
-        torch.ops.aten.add.Tensor: torch.ops.aten.add.Tensor,
-        torch.ops.aten.sub.Tensor: torch.ops.aten.sub.Tensor,
-        torch.ops.aten.mul.Tensor: torch.ops.aten.mul.Tensor,
-        torch.ops.aten.add.Scalar: torch.ops.aten.add.Tensor,
-        torch.ops.aten.sub.Scalar: torch.ops.aten.sub.Tensor,
-        torch.ops.aten.mul.Scalar: torch.ops.aten.mul.Tensor,
-    }
-    made: dict[float, str] = {}
-    for node in module.graph.nodes:
-        if node.target not in table or not isinstance(node.args[1], int | float) or node.kwargs.get("alpha", 1) != 1:
-            continue
-        if not node.meta["val"].is_floating_point():
-            continue  # a count stays one; a float constant would turn it into a real number
-        value = float(node.args[1])
-        if not math.isfinite(value):
-            continue
-        name = made.setdefault(value, f"_scalar_{len(made)}")
-        if not hasattr(module, name):
-            # One axis per axis of the partner: a runtime then broadcasts without a reshape.
-            module.register_buffer(name, torch.tensor(value, dtype=torch.float32))
-        with module.graph.inserting_before(node):
-            constant = module.graph.get_attr(name)
-        constant.meta["val"] = torch.tensor(value)
-        node.target = table[node.target]
-        node.args = (node.args[0], constant)
-
-
-def _dense_for_pointwise(module: GraphModule) -> None:
-    """Write a 1x1 convolution of a vector (1, C, 1, 1) as a dense layer, the form with int8-weight kernels."""
-    import torch
-
-    aten = torch.ops.aten
-    for node in list(module.graph.nodes):
-        if operator_of(node) != "conv2d":
-            continue
-        source, weight = node.args[0], node.args[1]
-        shape, groups = tuple(source.meta["val"].shape), (node.args[6:] or (1,))[0]
-        kernel = tuple(weight.meta["val"].shape) if "val" in weight.meta else ()
-        if shape[2:] != (1, 1) or groups != 1 or kernel[2:] != (1, 1) or tuple(node.meta["val"].shape[2:]) != (1, 1):
-            continue
-        matrix = f"_matrix_{node.name}"
-        module.register_buffer(matrix, attribute_of(module, weight).reshape(kernel[:2]).clone())
-        bias = node.args[2] if len(node.args) > 2 else None
-        with module.graph.inserting_before(node):
-            flat = module.graph.call_function(aten.reshape.default, (source, list(shape[:2])))
-            flat.meta["val"] = source.meta["val"].reshape(shape[:2])
-            attribute = module.graph.get_attr(matrix)
-            attribute.meta[ORIGIN] = str(weight.target)
-            dense = module.graph.call_function(aten.linear.default, (flat, attribute, bias))
-            dense.meta["val"] = node.meta["val"].reshape(shape[0], kernel[0])
-            result = module.graph.call_function(aten.reshape.default, (dense, [shape[0], kernel[0], 1, 1]))
-            result.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(result)
-        module.graph.erase_node(node)

@@ -31,7 +31,8 @@ from mvtool.quantization.plan import (
     with_activations,
 )
 from mvtool.quantization.pt2e import register_operators
-from mvtool.quantization.pt2e_graph import attribute_of, insert_plan, open_graph
+from mvtool.quantization.pt2e_graph import attribute_of, insert_plan
+from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.ranges import observe
 from mvtool.verification.bounds import snr_db
 

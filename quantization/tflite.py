@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
-from mvtool.ports import Quantization
+from mvtool.ports import Precision, Quantization, Runtime
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import CalibrationSet, Range, affine, port_ranges
 from mvtool.quantization.layers import constants, fingerprint
-from mvtool.quantization.policy import FLOAT_FORMS, int8_inputs, int8_states
+from mvtool.quantization.policy import FLOAT_FORMS, WEIGHTS, int8_inputs, int8_states
 from mvtool.quantization.proportions import refuse, violations
+from mvtool.quantization.pt2e import no_weights
 from mvtool.quantization.tflite_domains import Domains, decide
 from mvtool.quantization.tflite_ranges import observe
 from mvtool.quantization.tflite_rewrite import Rewriter, float_weights_left
-from mvtool.quantization.tflite_scales import assign, widened
+from mvtool.quantization.tflite_scales import Scales, assign, widened
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,33 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     check_ties(graph, program)
     left = [f"{count} x {reason}" for reason, count in sorted(domains.left.items())]
     left += [
-        f"{place}: keeps float weights, XNNPACK has no dynamic kernel" for place in float_weights_left(graph, domains)
+        f"{place}: keeps float weights, XNNPACK has no dynamic kernel"
+        for place in float_weights_left(graph, domains.exact)
     ]
     return Quantized(graph, ports, tuple(left))
+
+
+def quantize_weights(graph: Graph, program: StreamProgram, precision: Precision) -> tuple[str, ...]:
+    """Round the weights of a float graph and leave everything else float.
+
+    Args:
+        graph: As `export_float` returned it; changed in place.
+        program: The lowered program that the graph came from.
+        precision: `int8-dynamic` or `int8-weights`.
+
+    Returns:
+        The operators that keep float weights, one line each.
+
+    Raises:
+        UsageError: There are no weights to round.
+    """
+    rewriter = Rewriter(
+        graph, Domains(frozenset()), Scales({}, frozenset()), {}, {}, WEIGHTS[Runtime.TFLITE, precision]
+    )
+    rewriter.run()
+    if not rewriter.rounded_weights:
+        raise no_weights(program)
+    return tuple(float_weights_left(graph))
 
 
 def _float_states(graph: Graph, program: StreamProgram) -> list[tuple[int, int]]:

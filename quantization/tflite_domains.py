@@ -60,8 +60,6 @@ STATISTICS = CARRY | {"MEAN", "SUM", "SUB", "MUL", "ADD", "SQUARED_DIFFERENCE"}
 CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 HAS_WEIGHTS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
-"""Operators that XNNPACK computes on float activations with int8 weights."""
 
 
 @dataclass(frozen=True)

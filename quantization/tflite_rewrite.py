@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from mvtool.converters.tflite_graph import Graph
-from mvtool.ports import Quantization
-from mvtool.quantization.tflite_domains import CLAMPS, DYNAMIC, HAS_WEIGHTS, Domains
+from mvtool.ports import AnyArray, Quantization
+from mvtool.quantization.policy import VECTOR_PATH, WeightForm
+from mvtool.quantization.policy import Weights as WeightForms
+from mvtool.quantization.tflite_domains import CLAMPS, HAS_WEIGHTS, Domains
 from mvtool.quantization.tflite_scales import Scales
 from mvtool.quantization.tflite_weights import (
     Weights,
@@ -35,10 +37,15 @@ INT8_VERSION = {
 }
 OTHER_VERSION = 2
 DYNAMIC_VERSION = {"CONV_2D": 5, "FULLY_CONNECTED": 9}
+PER_CHANNEL_DEQUANTIZE_VERSION = 5
 
 
 class Rewriter:
-    """One pass over a graph."""
+    """One pass over a graph.
+
+    Attributes:
+        rounded_weights: int8 tensor of each float tensor of weights, and its axis of channels, whose operators compute in float.
+    """
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class Rewriter:
         scales: Scales,
         int8_inputs: Mapping[int, Quantization],
         int8_outputs: Mapping[int, Quantization],
+        weights: WeightForms = VECTOR_PATH,
     ) -> None:
         """Prepare.
 
@@ -56,9 +64,17 @@ class Rewriter:
             scales: Parameters of tensors with an int8 form.
             int8_inputs: Positions of the graph's inputs that are int8, with their parameters.
             int8_outputs: The same for outputs.
+            weights: What becomes of the weights of operators that compute in float.
         """
         self.graph, self.domains, self.scales = graph, domains, scales
         self._inputs, self._outputs = int8_inputs, int8_outputs
+        self._forms = {
+            "FULLY_CONNECTED": weights.dense,
+            "CONV_2D": weights.convolution,
+            "DEPTHWISE_CONV_2D": weights.depthwise,
+        }
+        self.rounded_weights: dict[tuple[int, int], int] = {}
+        self._float_weights: dict[int, int] = {}
         self._done: list[Any] = []
         self._home: set[int] = set()
         self._other: dict[tuple[int, Quantization | None], int] = {}
@@ -94,14 +110,34 @@ class Rewriter:
     def _float(self, operator: Any) -> None:
         kind = self.graph.kind(operator)
         operator.inputs = [int(t) if t < 0 else self._as_float(int(t)) for t in operator.inputs]
-        weight = int(operator.inputs[1]) if kind in DYNAMIC and id(operator) not in self.domains.exact else -1
-        value = self.graph.constant(weight)
+        form = WeightForm.FLOAT if id(operator) in self.domains.exact else self._forms.get(kind, WeightForm.FLOAT)
+        value = None if form is WeightForm.FLOAT else self.graph.constant(int(operator.inputs[1]))
         if value is not None and value.dtype == np.float32:
-            operator.inputs[1] = self._held(self.graph.name(weight), per_channel(value, 0))
-            if kind == "FULLY_CONNECTED":
-                operator.builtinOptions.asymmetricQuantizeInputs = True
-            self.graph.code(kind, DYNAMIC_VERSION[kind])
+            weight = self._rounded(int(operator.inputs[1]), value, 3 if kind == "DEPTHWISE_CONV_2D" else 0)
+            operator.inputs[1] = self._dequantized(weight, value) if form is WeightForm.STORED else weight
+            if form is WeightForm.DYNAMIC:
+                self._compute_dynamically(operator, kind)
         self._done.append(operator)
+
+    def _compute_dynamically(self, operator: Any, kind: str) -> None:
+        if kind == "FULLY_CONNECTED":
+            operator.builtinOptions.asymmetricQuantizeInputs = True
+        self.graph.code(kind, DYNAMIC_VERSION[kind])
+
+    def _rounded(self, weight: int, value: AnyArray, axis: int) -> int:
+        """int8 weights; steps of a sequence that share their weights still do."""
+        if (weight, axis) not in self.rounded_weights:
+            self.rounded_weights[weight, axis] = self._held(self.graph.name(weight), per_channel(value, axis))
+        return self.rounded_weights[weight, axis]
+
+    def _dequantized(self, weight: int, value: AnyArray) -> int:
+        """The float form of int8 weights, which delegates and the runtime compute once, when the model is loaded."""
+        if weight not in self._float_weights:
+            new = self.graph.add_tensor(f"{self.graph.name(weight)}_float", value.shape, "float32")
+            version = PER_CHANNEL_DEQUANTIZE_VERSION
+            self._done.append(self.graph.new_operator("DEQUANTIZE", [weight], [new], "DequantizeOptions", version))
+            self._float_weights[weight] = new
+        return self._float_weights[weight]
 
     def _operand(self, operator: Any, tensor: int, result: Quantization) -> int:
         """The int8 form of one input of an operator without weights."""
@@ -195,11 +231,16 @@ def _text(raw: Any) -> str:
     return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
-def float_weights_left(graph: Graph, domains: Domains) -> list[str]:
-    """Operators that keep float weights of some size without having been asked to, for the report."""
+def float_weights_left(graph: Graph, exact: frozenset[int] = frozenset()) -> list[str]:
+    """Operators that keep float weights of some size, for the report.
+
+    Args:
+        graph: Rewritten.
+        exact: Identities of operators that were asked to.
+    """
     found = []
     for operator in graph.operators:
-        if graph.kind(operator) not in HAS_WEIGHTS or id(operator) in domains.exact:
+        if graph.kind(operator) not in HAS_WEIGHTS or id(operator) in exact:
             continue
         value = graph.constant(int(operator.inputs[1]))
         if value is not None and value.dtype == np.float32:

@@ -38,7 +38,7 @@ PROGRAM_FOLDER = "reference/program"
 
 SUFFIX_OF_RUNTIME = {Runtime.TFLITE: ".tflite", Runtime.EXECUTORCH: ".pte", Runtime.COREML: ".mlpackage"}
 DEFAULT_RUNTIMES = (Runtime.TFLITE, Runtime.EXECUTORCH, Runtime.COREML)
-DEFAULT_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+DEFAULT_PRECISIONS = tuple(Precision)
 
 _TOOLS = (
     "ai-edge-litert",
@@ -205,7 +205,7 @@ class ArtifactEntry(FileEntry):
         rewrites: What each rewrite did to the graph.
         delegation: How much of it the accelerated path takes, as the emitter measured it.
         control: Which layers stay float and why, where a largest drop of the accuracy was given.
-        simulation: `name` of the quantized PyTorch program it is held against (int8 of ExecuTorch and Core ML).
+        simulation: `name` of the quantized PyTorch program it is held against (int8 weights of ExecuTorch and Core ML).
         seconds: Conversion time per stage.
     """
 
@@ -405,8 +405,8 @@ class Build:
     def artifact(self, runtime: Runtime | str | None = None, precision: Precision | str | None = None) -> ArtifactEntry:
         """The artifact of a runtime and precision; what is not given is chosen.
 
-        The choice, which `mvtool run` and `mvtool.open` share: the first precision of fp32, fp16, int8
-        that the build has, then the first runtime of tflite, executorch, coreml. So a bare `open` gives the
+        The choice, which `mvtool run` and `mvtool.open` share: the first precision of fp32, fp16, int8,
+        int8-dynamic, int8-weights that the build has, then the first runtime of tflite, executorch, coreml. So a bare `open` gives the
         TFLite fp32 artifact: the nearest to the trained model, on the runtime that executes everywhere.
 
         Raises:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def read_golden(path: Path) -> Golden:
 
 
 def int8_tolerance(golden: Golden, simulation: Session) -> float:
-    """Tolerance for int8 artifacts: twice the error of the free-running int8 simulation, at least 0.02.
+    """Tolerance for quantized artifacts: twice the error of the free-running simulation, at least 0.02.
 
     Args:
         golden: Of the fp32 stream.
@@ -146,7 +147,6 @@ def int8_tolerance(golden: Golden, simulation: Session) -> float:
     return max(_INT8_LEAST, _INT8_MARGIN * max(errors))
 
 
-def tolerances(int8: float | None) -> dict[Precision, float]:
-    """Tolerances of the golden file by precision; int8 from `int8_tolerance`, left out where it is `None`."""
-    fixed = {Precision.FP32: FP32_LIMIT, Precision.FP16: FP16_LIMIT}
-    return fixed if int8 is None else {**fixed, Precision.INT8: int8}
+def tolerances(quantized: Mapping[Precision, float]) -> dict[Precision, float]:
+    """Tolerances of the golden file by precision; those of quantized ones from `int8_tolerance`."""
+    return {Precision.FP32: FP32_LIMIT, Precision.FP16: FP16_LIMIT, **quantized}

@@ -51,11 +51,31 @@ class Runtime(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the bulk of an artifact's operators."""
+    """Arithmetic of the bulk of an artifact's operators.
+
+    Attributes:
+        FP32: float32.
+        FP16: float16.
+        INT8: int8 weights and activations, scales calibrated beforehand.
+        INT8_DYNAMIC: int8 weights; kernels round float32 activations to 8 bits at run time.
+        INT8_WEIGHTS: float32 with int8 weights in the file.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT8_WEIGHTS = "int8-weights"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are int8; such an artifact is held against a simulation, not against the float program."""
+        return self in (Precision.INT8, Precision.INT8_DYNAMIC, Precision.INT8_WEIGHTS)
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision in which most kernels multiply: fp32, fp16 or int8."""
+        return {Precision.INT8_DYNAMIC: Precision.INT8, Precision.INT8_WEIGHTS: Precision.FP32}.get(self, self)
 
 
 class StateForm(StrEnum):

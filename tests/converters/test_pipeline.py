@@ -213,8 +213,8 @@ def test_a_folder_that_is_no_build_is_not_replaced(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"targets": ["onnx"]}, "Unknown target 'onnx'; known: tflite, coreml, executorch"),
-        ({"precisions": ["int4"]}, "Unknown precision 'int4'"),
-        ({"targets": ["tflite"], "precisions": ["fp16"]}, "fp16 exists for coreml only"),
+        ({"precisions": ["int4"]}, "Unknown precision 'int4'; known: fp32, fp16, int8, int8-dynamic, int8-weights"),
+        ({"targets": ["tflite"], "precisions": ["fp16"]}, "No fp16 file is written for tflite"),
         ({"calibration": "clips"}, "--calibration is for int8"),
     ],
 )

@@ -18,7 +18,7 @@ from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.calibration import Range
 from mvtool.quantization.plan import make_plan, port_nodes, result_nodes
 from mvtool.quantization.policy import int8_states
-from mvtool.quantization.pt2e_graph import open_graph
+from mvtool.quantization.pt2e_open import open_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = 8

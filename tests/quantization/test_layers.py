@@ -14,7 +14,7 @@ from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.layers import Layers, constants, fingerprint
 from mvtool.quantization.plan import WEIGHTED, make_plan, operator_of, weight_name, with_activations
-from mvtool.quantization.pt2e_graph import open_graph
+from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.ranges import observe
 from mvtool.quantization.sources import load_calibration
 

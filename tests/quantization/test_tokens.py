@@ -18,7 +18,7 @@ from mvtool.converters.tflite_repairs import repair
 from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.plan import _token_nodes, operator_of
-from mvtool.quantization.pt2e_graph import open_graph
+from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.tflite_domains import _token_operators
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -45,8 +45,8 @@ def test_int8_tolerance_is_twice_the_simulated_error_and_not_tiny() -> None:
     assert int8_tolerance(golden, toy_session()) == 0.02
     rough = toy_session(ToyExecutable(lambda r: [r[0] * np.float32(1.1), *r[1:]]))
     assert int8_tolerance(golden, rough) == pytest.approx(0.2, rel=1e-3)
-    assert set(tolerances(None)) == {Precision.FP32, Precision.FP16}
-    assert tolerances(0.3)[Precision.INT8] == 0.3
+    assert set(tolerances({})) == {Precision.FP32, Precision.FP16}
+    assert tolerances({Precision.INT8: 0.3})[Precision.INT8] == 0.3
 
 
 def test_a_damaged_golden_file_is_refused(tmp_path: Path) -> None:

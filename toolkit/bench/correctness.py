@@ -18,9 +18,15 @@ from mvtool.errors import RunnerError, VerificationError
 from mvtool.ports import AnyArray, PortManifest, Precision, TensorPort
 from mvtool.verification.bounds import ERROR_FLOOR
 
-TOLERANCES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.1}
-"""Largest error by precision. Kernels of other processors add in another order (fp32) and round the last step of an int8 value
-the other way, which a stream carries on; a state that is lost or swapped gives errors near 1."""
+TOLERANCES = {
+    Precision.FP32: 1e-4,
+    Precision.FP16: 1e-2,
+    Precision.INT8: 0.1,
+    Precision.INT8_DYNAMIC: 0.1,
+    Precision.INT8_WEIGHTS: 1e-4,
+}
+"""Largest error by precision. Kernels of other processors add in another order (float32) and round the last step of an 8-bit
+value the other way, which a stream carries on; a state that is lost or swapped gives errors near 1."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from mvtool.bench.report_words import ms
 from mvtool.bench.statistics import samples_ms
 from mvtool.ports import Precision
 
-MARKS: Final = {Precision.INT8: "blue circles", Precision.FP16: "green diamonds", Precision.FP32: "orange squares"}
+MARKS: Final = {
+    Precision.INT8: "blue circles",
+    Precision.INT8_DYNAMIC: "blue triangles",
+    Precision.FP16: "green diamonds",
+    Precision.INT8_WEIGHTS: "orange triangles that point down",
+    Precision.FP32: "orange squares",
+}
 """How `report_overview` draws precisions, in words."""
 SLOW_CHANGE: Final = 0.05
 """Change of the median from the first to the last tenth of a run that its caption speaks of."""

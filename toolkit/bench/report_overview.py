@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PRECISION_COLOURS: Final = {Precision.INT8: BLUE, Precision.FP16: GREEN, Precision.FP32: VERMILLION}
-PRECISION_MARKERS: Final = {Precision.INT8: "o", Precision.FP16: "D", Precision.FP32: "s"}
+PRECISION_COLOURS: Final = {
+    Precision.INT8: BLUE,
+    Precision.INT8_DYNAMIC: BLUE,
+    Precision.FP16: GREEN,
+    Precision.INT8_WEIGHTS: VERMILLION,
+    Precision.FP32: VERMILLION,
+}
+"""By arithmetic; those of one colour differ by marker."""
+PRECISION_MARKERS: Final = {
+    Precision.INT8: "o",
+    Precision.INT8_DYNAMIC: "^",
+    Precision.FP16: "D",
+    Precision.INT8_WEIGHTS: "v",
+    Precision.FP32: "s",
+}
 _ROW_PX = 40
 _NAME_HEIGHT = 0.055
 """Of a line of text, as part of the height of the roofline plot."""
@@ -149,11 +162,12 @@ def _name_roofs(axes: Axes, roofs: Mapping[tuple[Precision, Runtime], float]) ->
 
 
 def roof_peaks(entries: Sequence[Entry]) -> dict[tuple[Precision, Runtime], float]:
-    """The highest measured peak of each precision and runtime in `entries`, in 10^9 multiply-adds per second."""
+    """The highest measured peak of each arithmetic and runtime in `entries`, in 10^9 multiply-adds per second."""
     peaks: dict[tuple[Precision, Runtime], float] = {}
     for entry in entries:
         artifact, measured = entry.record.artifact, entry.record.roofline
-        if measured is not None and artifact.precision in measured.macs_per_second:
-            key = (artifact.precision, artifact.runtime)
-            peaks[key] = max(peaks.get(key, 0.0), measured.macs_per_second[artifact.precision] / GIGA)
+        precision = artifact.precision.arithmetic
+        if measured is not None and precision in measured.macs_per_second:
+            key = (precision, artifact.runtime)
+            peaks[key] = max(peaks.get(key, 0.0), measured.macs_per_second[precision] / GIGA)
     return peaks

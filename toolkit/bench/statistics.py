@@ -74,7 +74,7 @@ class Summary:
             None where instructions were emulated.
         peak_memory_kind: `lower bound` where memory was swapped out, which the peak does not see.
         baseline_bytes: Resident with the library open, in that launch.
-        roofline_share: Multiply-adds per second of the median call, as part of the measured peak of its precision.
+        roofline_share: Multiply-adds per second of the median call, as part of the measured peak of its arithmetic.
         attainable_share: The same as part of what the peaks of computing and of memory allow together.
         stability: Whether the figures can be believed.
     """
@@ -226,7 +226,7 @@ def _memory(record: Record) -> tuple[int | None, Literal["exact", "lower bound"]
 def _shares(record: Record, median_s: float) -> tuple[float | None, float | None]:
     """Parts of the roofline and of the attainable bound."""
     roofline, macs = record.roofline, record.model.macs
-    peak = None if roofline is None else roofline.macs_per_second.get(record.artifact.precision)
+    peak = None if roofline is None else roofline.macs_per_second.get(record.artifact.precision.arithmetic)
     if roofline is None or not macs or not peak or not median_s:
         return None, None
     achieved = macs / median_s

@@ -35,7 +35,9 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 )
 @click.option("--int8", is_flag=True, help="fp32 and int8; short for --precision fp32,int8.")
 @listed_option("--target", "targets", known=RUNTIMES, default=",".join(RUNTIMES), show_default=True)
-@listed_option("--precision", "precisions", known=PRECISIONS, help="Default: fp32.")
+@listed_option(
+    "--precision", "precisions", known=PRECISIONS, help="Default: fp32. Those with int8- need no calibration."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Build folder; default: build/<model>.")
 @click.option(
     "--calibration",

@@ -12,7 +12,7 @@ from mvtool.errors import UsageError
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 RUNTIMES = ("tflite", "coreml", "executorch")
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights")
 
 
 def listed_option(*names: str, known: Sequence[str], **settings: Any) -> Callable[[Decorated], Decorated]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvtool.ports import AnyArray
+from mvtool.ports import AnyArray, Precision
 
 ERROR_FLOOR = 1e-3
 """Smallest magnitude that an error is divided by, so that a tensor of zeros does not blow it up."""
@@ -35,6 +35,16 @@ INT8_MEAN_STEPS = 0.5
 INT8_FLOAT_LIMIT = 5e-2
 """Error of float outputs and float states of an int8 artifact against its simulation, which is fed the artifact's own
 state. They are computed from int8 feature maps, where one step is 1/255 of the range."""
+
+LIMITS = {
+    Precision.FP32: FP32_LIMIT,
+    Precision.FP16: FP16_LIMIT,
+    Precision.INT8: INT8_FLOAT_LIMIT,
+    Precision.INT8_DYNAMIC: INT8_FLOAT_LIMIT,
+    Precision.INT8_WEIGHTS: FP32_LIMIT,
+}
+"""Error of float outputs and states by precision. int8-dynamic rounds activations to 1/255 of their range, as int8 does;
+int8-weights is float32 arithmetic, and its simulation has the weights of the file."""
 
 ANCHOR_FRAMES = 8
 ANCHOR_SNR_DB = 15.0

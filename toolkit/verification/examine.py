@@ -8,7 +8,7 @@ from typing import TypeVar
 from mvtool.build import ArtifactEntry
 from mvtool.errors import MvtoolError
 from mvtool.golden import read_golden
-from mvtool.ports import PortManifest, Precision
+from mvtool.ports import PortManifest
 from mvtool.runtimes import RuntimeModule, module_of, open_file
 from mvtool.session import Session
 from mvtool.verification import facts
@@ -88,7 +88,7 @@ class Examination:
         if isinstance(session, CheckResult):
             yield session
             return
-        self._announce("loading the int8 simulation")
+        self._announce("loading the simulation")
         replay = _attempt(Check.SIMULATION_ANCHOR, lambda: self._replay(session))
         if isinstance(replay, CheckResult):
             yield replay
@@ -97,8 +97,9 @@ class Examination:
 
     def _replay(self, session: Session) -> Replay:
         simulation = None
-        if self._listed.precision is Precision.INT8:
-            simulation = find_simulation(self._listed.runtime, self._job.artifact, self._job.simulation)
+        listed = self._listed
+        if listed.precision.quantized:
+            simulation = find_simulation(listed.runtime, listed.precision, self._job.artifact, self._job.simulation)
         return Replay(session, simulation, self._job.steps)
 
     def step(self, command: Step) -> Iterator[CheckResult]:

@@ -1,4 +1,4 @@
-"""Integer arithmetic in the simulation of an int8 ExecuTorch artifact.
+"""Integer arithmetic in the simulation of an int8 or int8-dynamic ExecuTorch artifact.
 
 A PT2E graph describes an int8 operator as one on real numbers between dequantize and quantize. XNNPACK, which executes
 the artifact, computes it on integers; the two decide differently what lies near the border of two steps, and deep
@@ -18,9 +18,12 @@ from torch import Tensor
 from mvtool.quantization.plan import data_inputs, operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.quantization.pt2e_graph import attribute_of
+from mvtool.runtimes.borders import Borders
+from mvtool.runtimes.tflite_simulation.weights import is_dense, round_dynamically
 from mvtool.runtimes.xnnpack_arithmetic import product_factor, sum_factors, weighted_factors
 
 DEQUANTIZE, DEQUANTIZE_WEIGHT = "dequantize_per_tensor", "dequantize_per_channel"
+DEQUANTIZE_DYNAMIC = "quantized_decomposed.dequantize_per_tensor.tensor"
 
 
 def integer_arithmetic(module: Any) -> None:
@@ -36,6 +39,45 @@ def integer_arithmetic(module: Any) -> None:
                 _replace(module, node, operation)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def round_at_run_time(module: Any, borders: Borders) -> None:
+    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does.
+
+    That is each row of a dense layer, each position of a convolution that is one, and each picture of any other.
+
+    Args:
+        module: A PT2E graph, which finds one scale per tensor; changed in place.
+        borders: Rounds.
+    """
+
+    def by_row(site: str, value: Tensor) -> Tensor:
+        steps, unit = round_dynamically(value.reshape(-1, value.shape[-1]), lambda s: borders.round(site, s))
+        return (steps * unit).reshape(value.shape)
+
+    def by_position(site: str, value: Tensor) -> Tensor:
+        return by_row(site, value.movedim(1, -1)).movedim(-1, 1)
+
+    def by_picture(site: str, value: Tensor) -> Tensor:
+        return by_row(site, value.flatten(1)).reshape(value.shape)
+
+    for node in list(module.graph.nodes):
+        layer = operator_of(node)
+        if layer not in ("conv2d", "linear") or str(node.args[0].target) != DEQUANTIZE_DYNAMIC:
+            continue
+        source = node.args[0].args[0].args[0]
+        round_ = by_row if layer == "linear" else by_position if _is_dense(module, node) else by_picture
+        with module.graph.inserting_before(node):
+            value = module.graph.call_function(round_, (node.name, source))
+        node.update_arg(0, value)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _is_dense(module: Any, node: Any) -> bool:
+    kernel = attribute_of(module, node.args[1].args[0]).shape[2:]
+    given = dict(zip(("stride", "padding", "dilation", "groups"), node.args[3:], strict=False))
+    return is_dense(kernel, given.get("stride", (1,)), given.get("padding", (0,)), given.get("groups", 1))
 
 
 class _Operation:

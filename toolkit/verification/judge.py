@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mvtool.ports import AnyArray, PortManifest, Precision
+from mvtool.ports import AnyArray, PortManifest
 from mvtool.verification import bounds
 from mvtool.verification.report import Check, CheckResult, failed, passed
 from mvtool.verification.store import Frame
@@ -63,11 +63,10 @@ class Judge:
 
     def tensor(self, name: str, step: float, actual: AnyArray, expected: AnyArray, number: int) -> Deviation:
         """The deviation of one tensor; `step` is the width of its int8 grid, 0 for a float tensor."""
-        if self.manifest.precision is not Precision.INT8:
-            limit = bounds.FP32_LIMIT if self.manifest.precision is Precision.FP32 else bounds.FP16_LIMIT
-            return Deviation(name, number, bounds.relative_error(actual, expected), limit)
         if not step:
-            return Deviation(name, number, bounds.relative_error(actual, expected), bounds.INT8_FLOAT_LIMIT)
+            return Deviation(
+                name, number, bounds.relative_error(actual, expected), bounds.LIMITS[self.manifest.precision]
+            )
         distance = bounds.step_distance(actual, expected, step)
         share = Deviation(name, number, distance.beyond, bounds.INT8_BEYOND, "of the elements beyond 2 steps")
         mean = Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average")

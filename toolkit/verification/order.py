@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mvtool.ports import AnyArray, PortManifest, Precision, StateForm
+from mvtool.ports import AnyArray, PortManifest, StateForm
 from mvtool.verification.judge import Deviation
 from mvtool.verification.replay import Replay, logical_states
 from mvtool.verification.report import Check, CheckResult, failed, passed
@@ -54,7 +54,7 @@ def check_order(replay: Replay, before: Frame, after: Frame) -> CheckResult:
     manifest = replay.session.manifest
     stored = {b.state: b.input.encode(before.states[b.state]) for b in manifest.states}
     found = _probe(replay, stored, after.inputs)
-    expected = after if manifest.precision is not Precision.INT8 else replay.nearest_simulation(stored, found)
+    expected = replay.nearest_simulation(stored, found) if manifest.precision.quantized else after
     bad = [deviation for deviation in _deviations(replay, found, expected) if not deviation.holds]
     if bad:
         swap = _diagnosis(replay, stored, expected, found, [d.tensor for d in bad])

@@ -9,7 +9,7 @@ import numpy as np
 
 from mvtool.errors import VerificationError
 from mvtool.golden import Golden
-from mvtool.ports import AnyArray, PortManifest, Precision
+from mvtool.ports import AnyArray, PortManifest
 from mvtool.runtimes.borders import Border, Borders
 from mvtool.session import Session
 from mvtool.verification import bounds
@@ -30,7 +30,7 @@ BORDERS_TRIED = 48
 
 
 class Replay:
-    """A free-running artifact and, for int8, the simulation that is fed the artifact's state."""
+    """A free-running artifact and, where its weights are int8, the simulation that is fed the artifact's state."""
 
     def __init__(self, session: Session, simulation: Simulation | None, steps: int) -> None:
         """Take over a fresh session that `steps` steps will be asked of."""
@@ -79,7 +79,7 @@ class Replay:
             found: What the artifact was given and made of it.
 
         Raises:
-            VerificationError: The artifact is not int8, so that there is no simulation.
+            VerificationError: The artifact is not quantized, so that there is no simulation.
         """
         nearest = self._simulate(before, found.inputs)
         distance, turned = self._distance(found, nearest), frozenset[Border]()
@@ -108,7 +108,7 @@ class Replay:
         self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray], turned: frozenset[Border] = frozenset()
     ) -> Frame:
         if self._simulated is None:
-            raise VerificationError("Only int8 artifacts are held against a simulation.")
+            raise VerificationError("Only quantized artifacts are held against a simulation.")
         self._borders.begin(turned)
         ports = {binding.state: binding.input for binding in self._simulated.manifest.states}
         real = logical_states(self.session.manifest, before)
@@ -130,15 +130,15 @@ class Replay:
         manifest = self.session.manifest
         outputs = [port.name for port in manifest.outputs]
         states = [binding.state for binding in manifest.states]
-        int8 = manifest.precision is Precision.INT8
-        against = "the int8 simulation" if int8 else "the PyTorch stream"
-        if int8:
+        simulated = manifest.precision.quantized
+        against = f"the {manifest.precision} simulation" if simulated else "the PyTorch stream"
+        if simulated:
             yield self._anchor_worst.result(min(self._done, bounds.ANCHOR_FRAMES))
         yield self._outputs.result(
-            Check.SIMULATION_OUTPUTS if int8 else Check.REPLAY_OUTPUTS, outputs, self._steps, against
+            Check.SIMULATION_OUTPUTS if simulated else Check.REPLAY_OUTPUTS, outputs, self._steps, against
         )
         if states:
-            check = Check.SIMULATION_STATES if int8 else Check.REPLAY_STATES
+            check = Check.SIMULATION_STATES if simulated else Check.REPLAY_STATES
             yield self._states.result(check, states, self._steps, against + self._choices())
 
     def _choices(self) -> str:

@@ -35,9 +35,9 @@ class Check(StrEnum):
         ORDER: Each input and output is the tensor its manifest says, proven by execution.
         REPLAY_OUTPUTS: Outputs of the free-running artifact follow the PyTorch stream.
         REPLAY_STATES: States of the free-running artifact follow the PyTorch stream.
-        SIMULATION_ANCHOR: The int8 simulation without activation rounding follows the PyTorch stream.
-        SIMULATION_OUTPUTS: Outputs follow the int8 simulation that is fed the artifact's own state.
-        SIMULATION_STATES: States follow the int8 simulation that is fed the artifact's own state.
+        SIMULATION_ANCHOR: The simulation, with int8 weights and without activation rounding, follows the PyTorch stream.
+        SIMULATION_OUTPUTS: Outputs follow the simulation that is fed the artifact's own state.
+        SIMULATION_STATES: States follow the simulation that is fed the artifact's own state.
         GOLDEN: The artifact meets the tolerance of the golden file.
         RESET_IS_FRESH: After a reset the artifact computes what it did when fresh, bit by bit.
         COMPLETENESS: All of the above were reported once each.
@@ -95,11 +95,11 @@ def required_checks(precision: Precision, stream: bool) -> tuple[Check, ...]:
     """The checks that an artifact must pass, each once.
 
     Args:
-        precision: fp32 and fp16 are held against the PyTorch stream, int8 against its simulation.
+        precision: fp32 and fp16 are held against the PyTorch stream, those with int8 weights against their simulation.
         stream: The artifact carries state.
     """
     checks = [*_FILE_CHECKS, *(_STATE_CHECKS if stream else ())]
-    if precision is Precision.INT8:
+    if precision.quantized:
         checks += [Check.SIMULATION_ANCHOR, Check.SIMULATION_OUTPUTS]
         checks += [Check.SIMULATION_STATES] if stream else []
     else:

@@ -1,4 +1,4 @@
-"""The PyTorch simulation of an int8 artifact: the same scales and ties, computed in float.
+"""The PyTorch simulation of an artifact with int8 weights: the same scales and ties, computed in float.
 
 For ExecuTorch and Core ML it is the quantized program that both were emitted from, saved in the build and edited to
 round as the runtime does (`integers`, `half`); for TFLite it is read out of the artifact itself
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mvtool.errors import VerificationError
-from mvtool.ports import Runtime
+from mvtool.ports import Precision, Runtime
 from mvtool.quantization.plan import operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.runtimes.borders import Borders
@@ -36,11 +36,12 @@ class Simulation:
     anchor: Callable[[], Session]
 
 
-def find_simulation(runtime: Runtime, artifact: Path, program: Path | None) -> Simulation:
-    """The simulation of an int8 artifact.
+def find_simulation(runtime: Runtime, precision: Precision, artifact: Path, program: Path | None) -> Simulation:
+    """The simulation of an artifact with int8 weights.
 
     Args:
         runtime: Of the artifact.
+        precision: Of the artifact.
         artifact: Its file.
         program: Folder of the quantized PyTorch program, for ExecuTorch and Core ML.
 
@@ -55,12 +56,12 @@ def find_simulation(runtime: Runtime, artifact: Path, program: Path | None) -> S
         )
     if program is None:
         raise VerificationError(
-            f"{artifact.name} is int8, but the build holds no quantized PyTorch program for it. Convert the model again."
+            f"{artifact.name} is {precision}, but the build holds no quantized PyTorch program for it. Convert the model again."
         )
-    return _saved(program, runtime)
+    return _saved(program, runtime, precision)
 
 
-def _saved(folder: Path, runtime: Runtime) -> Simulation:
+def _saved(folder: Path, runtime: Runtime, precision: Precision) -> Simulation:
     from mvtool.converters.program_io import load_program
     from mvtool.quantization.pt2e import register_operators
     from mvtool.verification import half, integers
@@ -73,9 +74,13 @@ def _saved(folder: Path, runtime: Runtime) -> Simulation:
 
     def quantized(borders: Borders) -> Session:
         def edit(module: Any) -> None:
-            sites = computed_floats(module)
-            rounded(module)
-            round_at_borders(module, sites, borders, half.steps_of if coreml else integers.steps_of)
+            if precision is Precision.INT8:
+                sites = computed_floats(module)
+                rounded(module)
+                round_at_borders(module, sites, borders, half.steps_of if coreml else integers.steps_of)
+            elif precision is Precision.INT8_DYNAMIC:
+                integers.round_at_run_time(module, borders)
+            # Float arithmetic on int8 weights is what the program says, in every runtime.
 
         return open_program(program, edit=edit)
 
@@ -137,7 +142,7 @@ def remove_activation_rounding(module: Any) -> None:
         if _is_operator(node, "dequantize") and _is_operator(source, "quantize"):
             node.replace_all_uses_with(source.args[0])
     if not quantized:
-        raise VerificationError("The int8 simulation quantizes nothing: it is the float program. Convert again.")
+        raise VerificationError("The simulation quantizes nothing: it is the float program. Convert again.")
     module.graph.eliminate_dead_code()
     module.recompile()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mvtool.build import PROGRAM_FOLDER, ArtifactEntry, Build, tool_versions
 from mvtool.errors import MvtoolError
 from mvtool.files import sha256_of
-from mvtool.ports import PortManifest, Precision
+from mvtool.ports import PortManifest
 from mvtool.session import Session
 from mvtool.threads import single_threaded_torch
 from mvtool.verification import frames
@@ -170,7 +170,7 @@ def _report(build: Build, entry: ArtifactEntry, worker: Worker, steps: int) -> A
         frames=min(worker.acknowledged, steps),
         checks=settle(required, found, worker.reason or "a check before it failed"),
         seconds=round(worker.seconds, 3),
-        snr=worker.snr if entry.precision is Precision.INT8 else (),
+        snr=worker.snr if entry.precision.quantized else (),
     )
 
 

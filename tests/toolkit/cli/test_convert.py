@@ -11,7 +11,7 @@ from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs, 
 from mvtool.converters import pipeline
 from mvtool.converters.inputs import InputSpec
 from mvtool.errors import ConversionError, UsageError
-from mvtool.ports import Preprocessing
+from mvtool.ports import Precision, Preprocessing
 
 
 @pytest.fixture
@@ -175,3 +175,12 @@ def test_the_picture_is_found_among_all_inputs(asked: dict[str, Any]) -> None:
 def test_forward_kwargs_are_named_in_their_error() -> None:
     with pytest.raises(UsageError, match="--forward-kwargs is a JSON list"):
         parse_kwargs("[1]", "--forward-kwargs")
+
+
+def test_every_precision_is_listed_and_reaches_the_pipeline(asked: dict[str, Any]) -> None:
+    names = [precision.value for precision in Precision]
+    for precision in names:
+        CliRunner().invoke(command, ["net:make", "--precision", f"fp32,{precision}"])
+        assert asked["precisions"] == tuple(dict.fromkeys(["fp32", precision]))
+    refused = CliRunner().invoke(command, ["net:make", "--precision", "int4"])
+    assert f"expected a list of {', '.join(names)}" in " ".join(refused.output.replace("│", " ").split())

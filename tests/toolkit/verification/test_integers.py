@@ -40,7 +40,8 @@ def simulation_folder(build: Build, runtime: Runtime) -> Path | None:
 def test_int8_states_equal_the_simulation_bit_for_bit(tiny_build: Build, runtime: Runtime) -> None:
     path = tiny_build.path(tiny_build.artifact(runtime, Precision.INT8))
     artifact = mvtool.open(path)
-    simulated = find_simulation(runtime, path, simulation_folder(tiny_build, runtime)).quantized(Borders())
+    folder = simulation_folder(tiny_build, runtime)
+    simulated = find_simulation(runtime, Precision.INT8, path, folder).quantized(Borders())
     ports = {binding.state: binding.input for binding in simulated.manifest.states}
     compared = 0
     for inputs in FrameSource(artifact.manifest.inputs, artifact.manifest.preprocessing).steps(STEPS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,19 @@ def read_model(path: Path) -> Model:
         raise RuntimeLoadError(f"{path} has {root.SubgraphsLength()} subgraphs, expected 1.")
     graph = root.Subgraphs(0)
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    tensors = tuple(_tensor(root, graph.Tensors(i), data) for i in range(graph.TensorsLength()))
-    operators = tuple(_operator(schema, root, graph.Operators(i), names) for i in range(graph.OperatorsLength()))
-    return Model(tensors, operators, _indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy()))
+    tensors = [_tensor(root, graph.Tensors(i), data) for i in range(graph.TensorsLength())]
+    listed = [_operator(schema, root, graph.Operators(i), names) for i in range(graph.OperatorsLength())]
+    operators = [operator for operator in listed if not _fold(operator, tensors)]
+    return Model(tuple(tensors), tuple(operators), _indices(graph.InputsAsNumpy()), _indices(graph.OutputsAsNumpy()))
+
+
+def _fold(operator: Operator, tensors: list[Tensor]) -> bool:
+    """Compute the float form of stored int8 weights, as runtimes do when they load a model; False for other operators."""
+    if operator.kind != "DEQUANTIZE" or tensors[operator.inputs[0]].value is None:
+        return False
+    result = operator.outputs[0]
+    tensors[result] = replace(tensors[result], value=tensors[operator.inputs[0]].real)
+    return True
 
 
 def _indices(array: Any) -> tuple[int, ...]:

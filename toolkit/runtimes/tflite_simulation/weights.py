@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -150,13 +150,26 @@ def _dynamic(place: Place) -> bool:
 
 
 def _entry(place: Place) -> Step:
-    """What happens to the activations before the weights."""
+    """What happens to the activations (N, H, W, C) before the weights.
+
+    XNNPACK rounds each picture by itself, and each of its positions where it makes a dense layer of a 1x1 convolution.
+    """
+    if not _dynamic(place):
+        return lambda x: x
+    weights, (stride, _, amounts) = place.constant(1).shape, _window(place, place.constant(1).shape[1:3])
+    by_position = is_dense(weights[1:3], stride, amounts, place.given(0).shape[3] // weights[3])
 
     def rounded(x: Tensor) -> Tensor:
-        steps, unit = round_dynamically(x.reshape(x.shape[0], -1))
+        rows = x.reshape(-1, x.shape[3]) if by_position else x.reshape(x.shape[0], -1)
+        steps, unit = round_dynamically(rows, lambda s: place.borders.round(place.site, s))
         return (steps * unit).reshape(x.shape)
 
-    return rounded if _dynamic(place) else lambda x: x
+    return rounded
+
+
+def is_dense(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> bool:
+    """Whether XNNPACK computes a convolution as a dense layer over the channels of each position."""
+    return max(*kernel, *stride) == 1 and not any(padding) and groups == 1
 
 
 def round_dynamically(rows: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round) -> tuple[Tensor, Tensor]:
