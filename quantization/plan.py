@@ -83,7 +83,7 @@ def make_plan(
     ends = _int8_ends(program, graph)
     # Movement is int8 exactly where what it moves already is, or where it makes a feature map.
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
-    int8_nodes -= updates | _token_nodes(graph) | _statistics(graph) | with_activations(graph, kept)
+    int8_nodes -= updates | _token_nodes(graph) | _statistics(graph) | with_activations(graph, kept | pooled(graph))
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
     stored = (int8_nodes | ends) - fused
     groups = _groups(program, graph, stored, int8_nodes)
@@ -165,6 +165,41 @@ def with_activations(graph: Graph, layers: set[Node]) -> set[Node]:
         if sources and all(source in found for source in sources):
             found.add(node)
     return found
+
+
+def pooled(graph: Graph) -> set[Node]:
+    """Layers over the channels of each position whose result is averaged over the picture and read by nothing else: the last ones before a head.
+
+    They belong to the vector path. Their maps are small, a mean of few rounded values keeps the error of one, and a running mean adds it up.
+    """
+    found = set()
+    for node in graph.nodes:
+        if not (_maps(node) and is_pointwise(node)):
+            continue
+        members = with_activations(graph, {node})
+        maps = {member for member in members if _maps(member)}
+        means = {member for member in members - maps if operator_of(member) == "mean"}
+        if means and all(user in members for member in maps for user in member.users):
+            found.add(node)
+    return found
+
+
+def is_pointwise(node: Node) -> bool:
+    """Whether a layer is a dense one, or a convolution that sees one position at a time and all channels."""
+    if _weight(node) is None:
+        return False
+    if operator_of(node) == "linear":
+        return True
+    kernel = node.args[1].meta.get("val")  # type: ignore[union-attr]
+    same = shape_of(node) is not None and shape_of(node.all_input_nodes[0]) is not None
+    return (
+        operator_of(node) == "conv2d"
+        and (node.args[6:] or (1,))[0] == 1
+        and kernel is not None
+        and tuple(kernel.shape[2:]) == (1, 1)
+        and same
+        and shape_of(node)[2:] == shape_of(node.all_input_nodes[0])[2:]  # type: ignore[index]
+    )
 
 
 def _maps(node: Node) -> bool:

@@ -1,9 +1,9 @@
 """Which tensors of a graph become int8: one policy for all targets.
 
 Feature maps, tensors with spatial extent, are int8. The *vector path* - running means, squeeze-excite,
-pooled features and the dense layers after them - keeps float activations and has int8 weights: these
-tensors are tiny, and int8 ruins them (a running mean cannot move once a step falls under half a unit). So do
-*tokens*, the rows (N, rows, C) that attention and layer norms work on, as far as they are rows.
+pooled features, the dense layers after them, and the pointwise layer whose map is pooled and read by nothing
+else - keeps float activations and has int8 weights: these tensors are tiny, and int8 ruins them (a running
+mean cannot move once a step falls under half a unit). So do *tokens*, the rows (N, rows, C) that attention and layer norms work on, as far as they are rows.
 Operators that an int8 kernel or table exists for are computed in int8, all others in float between a
 dequantize and a quantize.
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from mvtool.program import StreamProgram
-from mvtool.quantization.plan import ORIGIN, operator_of
+from mvtool.quantization.plan import ORIGIN, operator_of, pooled
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.quantization.pt2e_graph import attribute_of
 
@@ -19,7 +19,7 @@ def open_graph(program: StreamProgram, pointwise_as_dense: bool = False) -> Grap
 
     Args:
         program: Lowered; it is not changed.
-        pointwise_as_dense: Write 1x1 convolutions of pictures as dense layers too, not those of vectors alone.
+        pointwise_as_dense: Write all 1x1 convolutions of pictures as dense layers, not only those of vectors and those before a head.
     """
     module = program.exported.module()
     for node in list(module.graph.nodes):
@@ -69,8 +69,9 @@ def _dense_for_pointwise(module: GraphModule, pictures: bool) -> None:
 
     Args:
         module: Changed in place.
-        pictures: Those of pictures too, as a dense layer over the channels of each position.
+        pictures: All those of pictures too, as a dense layer over the channels of each position, not only those of the vector path.
     """
+    chosen = pooled(module.graph)
     for node in list(module.graph.nodes):
         if operator_of(node) != "conv2d":
             continue
@@ -81,7 +82,7 @@ def _dense_for_pointwise(module: GraphModule, pictures: bool) -> None:
             continue
         if shape[2:] == (1, 1) and tuple(node.meta["val"].shape[2:]) == (1, 1):
             _dense_of_vector(module, node, shape, kernel)
-        elif pictures and tuple(node.meta["val"].shape[2:]) == shape[2:]:
+        elif (pictures or node in chosen) and tuple(node.meta["val"].shape[2:]) == shape[2:]:
             _dense_of_positions(module, node, kernel)
     module.graph.eliminate_dead_code()
 

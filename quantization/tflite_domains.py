@@ -101,7 +101,7 @@ def decide(
     # State by state: one layer's mean leads to the next layer's, through all that lies between.
     updates = {operator for before, after in float_states for operator in _update(graph, before, after)}
     layers = _with_weights(graph, exact)
-    kept = updates | _token_operators(graph) | _statistics(graph) | _with_activations(graph, layers)
+    kept = updates | _token_operators(graph) | _statistics(graph) | _with_activations(graph, layers | _pooled(graph))
     for operator in graph.operators:
         if id(operator) in kept:
             continue
@@ -131,6 +131,31 @@ def _with_weights(graph: Graph, fingerprints: frozenset[str]) -> set[int]:
             "Please report this model."
         )
     return {identity for identity, value in found.items() if value in fingerprints}
+
+
+def _pooled(graph: Graph) -> set[int]:
+    """Identities of the layers over channels whose result is averaged over the picture and read by nothing else, see `plan`."""
+    readers, found = graph.readers(), set()
+    for operator in graph.operators:
+        if not _is_pointwise(graph, operator):
+            continue
+        members = _with_activations(graph, {id(operator)})
+        inside = [other for other in graph.operators if id(other) in members]
+        maps = {int(t) for other in inside for t in other.outputs if is_feature_map(graph.shape(int(t)))}
+        means = [o for o in inside if graph.kind(o) in ("MEAN", "SUM") and int(o.outputs[0]) not in maps]
+        leaving = maps & set(graph.outputs) or any(id(r) not in members for t in maps for r in readers.get(t, ()))
+        if means and not leaving:
+            found.add(id(operator))
+    return found
+
+
+def _is_pointwise(graph: Graph, operator: Any) -> bool:
+    if graph.kind(operator) not in ("CONV_2D", "FULLY_CONNECTED") or graph.constant(int(operator.inputs[1])) is None:
+        return False
+    before, after = graph.shape(int(operator.inputs[0])), graph.shape(int(operator.outputs[0]))
+    kernel = graph.shape(int(operator.inputs[1]))
+    alone = graph.kind(operator) == "FULLY_CONNECTED" or (kernel[1:3] == (1, 1) and kernel[3] == before[3])
+    return is_feature_map(after) and before[:-1] == after[:-1] and alone
 
 
 def _with_activations(graph: Graph, layers: set[int]) -> set[int]:
