@@ -58,6 +58,23 @@ class Plan:
     weight_only: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Domains:
+    """Which values of a graph are int8, before anything is known of their ranges.
+
+    Attributes:
+        groups: Values that lie on an int8 grid, by the scale that they share.
+        int8_nodes: See `Plan`, as are the others.
+        fused: Their values lie on no grid.
+        weight_only: Dense layers of the vector path.
+    """
+
+    groups: tuple[tuple[Node, ...], ...]
+    int8_nodes: frozenset[Node]
+    fused: frozenset[Node]
+    weight_only: frozenset[Node]
+
+
 def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range]) -> Plan:
     """Apply the policy to a graph.
 
@@ -66,7 +83,21 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
         module: The graph, with shapes in its nodes' metadata.
         ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
     """
-    graph = module.graph
+    found = find_domains(program, module.graph)
+    parameters: dict[str, Quantization] = {}
+    for members in found.groups:
+        quantization = affine(*_range_of(program, module.graph, members, ranges))
+        parameters.update({node.name: quantization for node in members})
+    return Plan(parameters, _names(found.int8_nodes), _names(found.fused), _names(found.weight_only))
+
+
+def find_domains(program: StreamProgram, graph: Graph) -> Domains:
+    """The policy without ranges.
+
+    Args:
+        program: Names the ports.
+        graph: With shapes in its nodes' metadata.
+    """
     updates = _float_updates(program, graph)
     int8_nodes = {node for node in graph.nodes if _computes_int8(node)}
     ends = _int8_ends(program, graph)
@@ -74,16 +105,13 @@ def make_plan(program: StreamProgram, module: GraphModule, ranges: Mapping[str, 
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
     int8_nodes -= updates | _token_nodes(graph) | _statistics(graph)
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
-    stored = (int8_nodes | ends) - fused
-    groups = _groups(program, graph, stored, int8_nodes)
-    parameters: dict[str, Quantization] = {}
-    for members in groups:
-        quantization = affine(*_range_of(program, graph, members, ranges))
-        parameters.update({node.name: quantization for node in members})
-    dense = {
-        n.name for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None
-    }
-    return Plan(parameters, frozenset(n.name for n in int8_nodes), frozenset(n.name for n in fused), frozenset(dense))
+    groups = _groups(program, graph, (int8_nodes | ends) - fused, int8_nodes)
+    dense = {n for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None}
+    return Domains(tuple(map(tuple, groups)), frozenset(int8_nodes), frozenset(fused), frozenset(dense))
+
+
+def _names(nodes: Iterable[Node]) -> frozenset[str]:
+    return frozenset(node.name for node in nodes)
 
 
 def operator_of(node: Node) -> str:
@@ -278,7 +306,7 @@ def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes:
     return members.values()
 
 
-def _range_of(program: StreamProgram, graph: Graph, members: list[Node], ranges: Mapping[str, Range]) -> Range:
+def _range_of(program: StreamProgram, graph: Graph, members: Sequence[Node], ranges: Mapping[str, Range]) -> Range:
     frames = {node for port, node in zip(program.inputs, port_nodes(graph), strict=False) if port.image}
     # The camera port's range is exact by definition; what merely moves its pixels adds nothing to it.
     if chosen := [ranges[node.name] for node in members if node in frames]:
