@@ -6,8 +6,9 @@
 - weights: one scale per output channel, -127 to 127, also those of the vector path, whose activations stay float;
 - the camera port: exactly the bytes.
 
-Ranges of activations are moving averages of the extremes of each batch, weights take the extremes that they have
-(Jacob et al. 2018, arXiv 1712.05877, section 3). Rounding passes the gradient through; what is cut off has none.
+Ranges hold whatever was seen lately, as calibrated ones hold all that the calibration saw: they widen at once and shrink slowly. The moving
+averages of Jacob et al. 2018 (arXiv 1712.05877, section 3.1) lag behind the weights and cut values off; a network that got used to that
+misses it in the artifact. Weights take the range that they have. Rounding passes the gradient through (the same paper's section 3).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize, FakeQuantizeBase
-from torchao.quantization.pt2e.observer import MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver
+from torchao.quantization.pt2e.observer import MinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from torchao.quantization.pt2e.quantizer import (
     FixedQParamsQuantizationSpec,
@@ -37,8 +38,23 @@ from mvtool.quantization.policy import Kernel, kernel_of
 from mvtool.quantization.pt2e_graph import WEIGHT_MAX
 from mvtool.quantization.training_graph import TrainingGraph, frame_node
 
-AVERAGING = 0.01
-"""Share of a batch in the moving average of a range; torch's own choice."""
+FADING = 0.01
+"""Share of its distance to the batch's extreme by which an end of a range shrinks per call; that of torch's moving averages."""
+
+
+class RecentExtremes(MinMaxObserver):  # type: ignore[misc]
+    """Smallest and largest value of the last hundred or so calls."""
+
+    @torch.no_grad()
+    def forward(self, values: Tensor) -> Tensor:
+        """Take the extremes of `values`, of any shape."""
+        low, high = torch.aminmax(values)
+        if torch.isfinite(self.min_val):
+            low = torch.minimum(low, self.min_val.lerp(low, FADING))
+            high = torch.maximum(high, self.max_val.lerp(high, FADING))
+        self.min_val.copy_(low)
+        self.max_val.copy_(high)
+        return values
 
 
 def prepare(graph: TrainingGraph) -> fx.GraphModule:
@@ -60,16 +76,9 @@ def fake_quantizers(module: nn.Module) -> list[FakeQuantizeBase]:
 
 
 def set_rounding(module: nn.Module, on: bool) -> None:
-    """Switch rounding on or off; ranges are observed either way."""
+    """Switch rounding on or off; ranges are taken either way."""
     for quantizer in fake_quantizers(module):
         quantizer.enable_fake_quant(on)
-
-
-def set_share(module: nn.Module, share: float) -> None:
-    """Share of a batch in the moving average of every activation's range."""
-    for quantizer in fake_quantizers(module):
-        if _is_activation(quantizer):
-            quantizer.activation_post_process.averaging_constant = share
 
 
 @contextmanager
@@ -86,14 +95,13 @@ def ranges_kept(module: nn.Module) -> Iterator[None]:
 
 
 def _is_activation(quantizer: Any) -> bool:
-    return isinstance(quantizer.activation_post_process, MovingAverageMinMaxObserver)
+    return isinstance(quantizer.activation_post_process, RecentExtremes)
 
 
 def _activation() -> QuantizationSpec:
-    observer = FakeQuantize.with_args(observer=MovingAverageMinMaxObserver, averaging_constant=AVERAGING)
     return QuantizationSpec(
         dtype=torch.int8,
-        observer_or_fake_quant_ctr=observer,
+        observer_or_fake_quant_ctr=FakeQuantize.with_args(observer=RecentExtremes),
         quant_min=INT8_MIN,
         quant_max=INT8_MAX,
         qscheme=torch.per_tensor_affine,

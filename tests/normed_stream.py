@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from mvtool.converters.capture import capture
+from mvtool.converters.inputs import InputSpec
+from mvtool.converters.lowering import lower
+from mvtool.converters.recipe import recipe_for
+from mvtool.ports import AnyArray, Precision, Preprocessing, Runtime
+from mvtool.program import ModelInfo
+from mvtool.quantization.calibration import CalibrationSet
+from mvtool.quantization.fake_quantization import prepare
+from mvtool.quantization.pt2e import Simulation, quantize
+from mvtool.quantization.training_graph import TrainingGraph, training_graph
 from mvtool.streaming.activations import Activation, Gate
 from mvtool.streaming.clock import FrameClock
 from mvtool.streaming.conv import StreamConv3d
 from mvtool.streaming.excite import ExciteType, SqueezeExcite
 from mvtool.streaming.pool import CumulativeMean
+from mvtool.streaming.state import stream_state
+from mvtool.training.fine_tuning import FakeQuantizedStream
 
 SIZE, WIDTH, CLASSES = 12, 8, 4
+INFO = ModelInfo("normed", preprocessing=Preprocessing(resize_short_side=SIZE, crop=(SIZE, SIZE)))
 
 
 class NormedStream(nn.Module):
@@ -55,3 +70,39 @@ def normed_stream(videos: int = 1, seed: int = 0) -> NormedStream:
             nn.init.uniform_(child.weight, 0.5, 1.5)
             nn.init.normal_(child.bias, std=0.2)
     return module.eval()
+
+
+def graph_of(stream: NormedStream, videos: int, frames: int) -> TrainingGraph:
+    single = normed_stream()
+    single.load_state_dict(stream.state_dict())
+    return training_graph(single, stream, (videos, 3, frames, SIZE, SIZE), INFO)
+
+
+def fake_quantized(stream: NormedStream, videos: int, frames: int) -> FakeQuantizedStream:
+    graph, declared = graph_of(stream, videos, frames), stream_state(stream)
+    sources = {state.logical.name: state.logical.source for state in graph.program.states}
+    states = {n: (tuple(stream.get_buffer(s).shape), declared[s]) for n, s in sources.items()}
+    return FakeQuantizedStream(prepare(graph), states, frames)
+
+
+def int8_logits(stream: NormedStream, clips: Tensor, calibration: Tensor) -> Tensor:
+    """Of the simulated ExecuTorch artifact at the end of clips (N, 3, T, H, W), calibrated on others."""
+    single = normed_stream()
+    single.load_state_dict(stream.state_dict())
+    program = capture(single, [InputSpec(None, (1, 3, 1, SIZE, SIZE))], INFO, output_names=("logits",))
+    lowered = lower(program, recipe_for(Runtime.EXECUTORCH, Precision.INT8))
+    simulation = Simulation(
+        quantize(lowered, CalibrationSet(tuple(tuple((f,) for f in _frames(c)) for c in calibration)))
+    )
+    found = []
+    for clip in clips:
+        values = lowered.initial_ports()
+        for frame in _frames(clip):
+            given = simulation.step([lowered.inputs[0].encode(frame), *values])
+            values = [given[state.output.name] for state in lowered.states]
+        found.append(torch.from_numpy(given["logits"]).reshape(CLASSES))
+    return torch.stack(found)
+
+
+def _frames(clip: Tensor) -> Sequence[AnyArray]:
+    return [clip[None, :, t : t + 1].numpy() for t in range(clip.shape[1])]

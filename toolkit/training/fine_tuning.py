@@ -38,7 +38,7 @@ class FineTuning(Recipe):
 
     Attributes:
         weights_sha256: Hash of the weights that are tuned.
-        observed: Batches whose ranges are averaged before the first step.
+        observed: Batches whose ranges are taken before the first step.
     """
 
     batch: int = 16
@@ -162,17 +162,13 @@ class FakeQuantizedLearner:
         return self._stream.state_dict()
 
     @torch.no_grad()
-    def look(self, clips: Tensor, number: int) -> None:
-        """Average the ranges of the activations over the batches so far, without rounding."""
-        from mvtool.quantization.fake_quantization import AVERAGING, set_rounding, set_share
+    def look(self, clips: Tensor) -> None:
+        """Take the ranges of the activations, without rounding."""
+        from mvtool.quantization.fake_quantization import set_rounding
 
         set_rounding(self.module, False)
         reset(self.module)
-        parts = self._recipe.subclips
-        for place, part in enumerate(torch.split(clips, clips.shape[2] // parts, dim=2)):
-            set_share(self.module, 1.0 / (number * parts + place + 1))
-            self.module(part)
-        set_share(self.module, AVERAGING)
+        self.module(clips)
         set_rounding(self.module, True)
 
     @contextmanager

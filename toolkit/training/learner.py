@@ -29,8 +29,8 @@ class Learner(Protocol):
         """The present weights as the model's file names them; not copies."""
         ...
 
-    def look(self, clips: Tensor, number: int) -> None:
-        """Look at the clips `(N, 3, T, H, W)` of batch `number`, counted from 0."""
+    def look(self, clips: Tensor) -> None:
+        """Look at a batch of clips `(N, 3, T, H, W)`."""
         ...
 
     def evaluating(self, weights: Mapping[str, Tensor], batch: int) -> AbstractContextManager[nn.Module]:
@@ -61,7 +61,7 @@ class FloatLearner:
         """The module's state_dict."""
         return self.module.state_dict()
 
-    def look(self, clips: Tensor, number: int) -> None:
+    def look(self, clips: Tensor) -> None:
         """Nothing is to be known before the first step."""
 
     @contextmanager

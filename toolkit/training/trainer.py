@@ -141,7 +141,7 @@ class Trainer:
         batch = self._recipe.batch
         for number in range(self._learner.looks):
             clips, _ = self._clips.stacked([order(number * batch + place) for place in range(batch)])
-            self._learner.look(clips.to(memory_format=torch.channels_last_3d), number)
+            self._learner.look(clips.to(memory_format=torch.channels_last_3d))
 
     def _train(self, step: int, clips: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed((self._recipe.seed << 32) + step)
