@@ -97,16 +97,24 @@ def test_the_vector_path_and_float_states_are_not_rounded(prepared: fx.GraphModu
         source = node.args[0]
         gate = [user for user in node.users if "mul" in str(user.target) and user.meta["val"].shape[-1] > 1]
         assert source.meta["val"].shape[-1] > 1 or gate, f"{node.name} rounds a vector"
-    places = dict(zip(("frame", *stream_state(normed_stream())), port_nodes(prepared.graph), strict=True))
-    results = dict(zip(("logits", *stream_state(normed_stream())), result_nodes(prepared.graph), strict=True))
+    places: dict[str, Any] = dict(
+        zip(("frame", *stream_state(normed_stream())), port_nodes(prepared.graph), strict=True)
+    )
+    results: dict[str, Any] = dict(
+        zip(("logits", *stream_state(normed_stream())), result_nodes(prepared.graph), strict=True)
+    )
     for name in ("clock.frame_count", "excite.pool.buffer", "pool.buffer"):
         assert all(quantizer_of(prepared, user) is None for user in places[name].users)
         assert results[name].op == "call_function"
 
 
 def test_both_ends_of_an_int8_state_share_a_scale(prepared: fx.GraphModule) -> None:
-    places = dict(zip(("frame", *stream_state(normed_stream())), port_nodes(prepared.graph), strict=True))
-    results = dict(zip(("logits", *stream_state(normed_stream())), result_nodes(prepared.graph), strict=True))
+    places: dict[str, Any] = dict(
+        zip(("frame", *stream_state(normed_stream())), port_nodes(prepared.graph), strict=True)
+    )
+    results: dict[str, Any] = dict(
+        zip(("logits", *stream_state(normed_stream())), result_nodes(prepared.graph), strict=True)
+    )
     (entry,) = places["temporal.stream.buffer"].users
     window = results["temporal.stream.buffer"].args[0]
     assert "cat" in str(window.target)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mvtool.cli import console
 from mvtool.cli.training import AT_LEAST_ONE, train, training_options
 
 
@@ -29,6 +30,7 @@ def command(weights: Path | None, out: Path, half: bool, every: int, workers: in
     """
     from mvtool.extras import require
 
+    console.show_warnings(verbose=False)
     require("torch", "to train a model")
     from mvtool.files import sha256_of
     from mvtool.training.fine_tuning import FakeQuantizedLearner, FineTuning, trained_weights

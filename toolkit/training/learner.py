@@ -15,15 +15,17 @@ from mvtool.zoo import registry
 
 
 class Learner(Protocol):
-    """A stream in training.
+    """A stream in training."""
 
-    Attributes:
-        module: Takes clips `(N, 3, T, H, W)` and declares its states; a checkpoint holds its state_dict.
-        looks: Batches that it looks at before the first step.
-    """
+    @property
+    def module(self) -> nn.Module:
+        """Takes clips `(N, 3, T, H, W)` and declares its states; a checkpoint holds its state_dict."""
+        ...
 
-    module: nn.Module
-    looks: int
+    @property
+    def looks(self) -> int:
+        """Batches that it looks at before the first step."""
+        ...
 
     def weights(self) -> dict[str, Tensor]:
         """The present weights as the model's file names them; not copies."""
