@@ -24,6 +24,7 @@ from mvtool.converters.export import export_functional
 from mvtool.converters.inputs import InputSpec
 from mvtool.converters.lift import NamedNode, assemble, find_ends
 from mvtool.converters.naming import NEXT_SUFFIX
+from mvtool.converters.rewrites.nodes import argument
 from mvtool.errors import ConversionError
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.fold_into_weights import constants_of, fold_into_weights, value_of
@@ -38,6 +39,7 @@ FLAT = {
     aten.max_pool3d.default: aten.max_pool2d.default,
 }
 """What 3D operators are in an artifact."""
+VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,19 @@ def _opened(exported: torch.export.ExportedProgram) -> fx.GraphModule:
     for node in list(module.graph.nodes):
         if node.op == "call_module":
             module.graph.erase_node(node)
+        elif node.target in VIEWS:
+            _write_as_reshape(node)
+    module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _write_as_reshape(node: fx.Node) -> None:
+    """One spelling of a new shape, whether or not the number of videos asks for a copy before it."""
+    source = argument(node, 0)
+    if source.target is aten.clone.default:
+        node.replace_input_with(source, argument(source, 0))
+    node.target = aten.reshape.default
 
 
 def _twins(one: fx.GraphModule, many: fx.GraphModule) -> Mapping[fx.Node, fx.Node]:

@@ -9,6 +9,8 @@ from normed_stream import CLASSES, SIZE, WIDTH, NormedStream, fake_quantized, gr
 from torch import Tensor, fx
 from torch.nn import functional
 
+from mvtool.ports import Preprocessing
+from mvtool.program import ModelInfo
 from mvtool.quantization.fake_quantization import (
     FADING,
     RecentExtremes,
@@ -18,8 +20,11 @@ from mvtool.quantization.fake_quantization import (
     set_rounding,
 )
 from mvtool.quantization.plan import port_nodes, result_nodes
+from mvtool.quantization.training_graph import training_graph
 from mvtool.streaming.state import reset, stream_state
 from mvtool.training.stream_step import backward
+from mvtool.zoo import registry
+from mvtool.zoo.untrained import deterministic_weights
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +175,29 @@ def test_ranges_widen_at_once_shrink_slowly_and_can_be_kept() -> None:
     assert max(reach()) > max(narrow)
     functional.cross_entropy(module(bright), torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for p in stream.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["movinet_nano_stream_3d", "tsm_mobilenet_v3_small_stream", "resnet3d_50_stream", "movinet_a3_stream"]
+)
+def test_streams_of_every_family_can_be_tuned(name: str) -> None:
+    entry, size, frames = registry.get(name), 32, 2
+
+    def filled(videos: int) -> torch.nn.Module:
+        module = entry.build(num_classes=5, resolution=size, batch_size=videos)
+        deterministic_weights(module, 0)
+        return module.eval()
+
+    many = filled(2)
+    info = ModelInfo(name, preprocessing=Preprocessing(resize_short_side=size, crop=(size, size)))
+    graph = training_graph(filled(1), many, (2, 3, frames, size, size), info)
+    clips = torch.rand(2, 3, frames, size, size)
+    states = [torch.zeros(node.meta["val"].shape) for node in port_nodes(graph.module.graph)[1:]]
+    with torch.no_grad():
+        exact = many(clips)
+        torch.testing.assert_close(graph.module(clips, *states)[0], exact, rtol=1e-4, atol=1e-5)
+    rounded = prepare(graph)(clips, *states)[0]
+    assert not torch.equal(rounded, exact)
+    rounded.sum().backward()
+    assert all(parameter.grad is not None for parameter in many.parameters())

@@ -14,7 +14,7 @@ from mvtool.quantization.fake_quantization import set_rounding
 from mvtool.streaming.state import reset
 from mvtool.training.stream_step import backward
 
-FRAMES, BATCH, WIDER = 4, 32, 100.0
+FRAMES, BATCH, WIDER = 4, 32, 150.0
 
 
 def stripes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,14 +56,13 @@ def test_tuning_lowers_the_loss_of_the_int8_artifact() -> None:
     untuned = int8_loss(stream)
     control = normed_stream(BATCH)
     control.load_state_dict(stream.state_dict())
-    train(control, control.parameters(), 100, 1e-3, seed=5000)
+    train(control, control.parameters(), 100, 2e-3, seed=5000)
     module = fake_quantized(stream, BATCH, FRAMES)
     set_rounding(module, False)
     reset(module)
     module(stripes(BATCH, 50)[0])
     set_rounding(module, True)
-    train(module, stream.parameters(), 100, 1e-3, seed=5000)
+    train(module, stream.parameters(), 100, 2e-3, seed=5000)
     tuned = int8_loss(stream)
-    print(f"{untuned:.3f} {int8_loss(control):.3f} {tuned:.3f}")
-    assert tuned < 0.85 * untuned
-    assert tuned < 0.9 * int8_loss(control)
+    assert tuned < 0.8 * untuned
+    assert tuned < 0.8 * int8_loss(control)
