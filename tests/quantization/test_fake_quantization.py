@@ -182,7 +182,8 @@ def test_ranges_widen_at_once_shrink_slowly_and_can_be_kept() -> None:
     "name", ["movinet_nano_stream_3d", "tsm_mobilenet_v3_small_stream", "resnet3d_50_stream", "movinet_a3_stream"]
 )
 def test_streams_of_every_family_can_be_tuned(name: str) -> None:
-    entry, size, frames = registry.get(name), 32, 2
+    entry, size = registry.get(name), 32
+    frames = 2 * entry.frames_per_step
 
     def filled(videos: int) -> torch.nn.Module:
         module = entry.build(num_classes=5, resolution=size, batch_size=videos)

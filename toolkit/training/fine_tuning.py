@@ -25,7 +25,7 @@ from mvtool.training.learner import zoo_stream
 from mvtool.training.recipe import Recipe
 from mvtool.training.stream_step import part_length
 from mvtool.zoo import registry
-from mvtool.zoo.checkpoints import load_weights
+from mvtool.zoo.checkpoints import load_weights, weights_header
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class FakeQuantizedLearner:
 
     Raises:
         MissingExtraError: torchao is not installed.
+        SourceError: The model cannot be built so, or cannot take the frames of a part.
         UsageError: There are fewer validation clips than a batch has, or clips cannot be cut into the parts asked for.
         WeightsError: The weights do not fit.
     """
@@ -141,6 +142,7 @@ class FakeQuantizedLearner:
         if found < recipe.batch:
             raise UsageError(f"There are {found} validation clips; give {recipe.batch} or more, as many as --batch.")
         frames = part_length(recipe.frames or clips.stacked([0])[0].shape[2], recipe.subclips)
+        registry.get(recipe.model).check(recipe.resolution, frames)
 
         def trained(batch: int) -> nn.Module:
             module = zoo_stream(recipe, len(clips.videos.labels), batch)
@@ -160,6 +162,10 @@ class FakeQuantizedLearner:
     def weights(self) -> dict[str, Tensor]:
         """The float model's state_dict; the graph reads the same parameters."""
         return self._stream.state_dict()
+
+    def header(self) -> dict[str, str]:
+        """The gate that the weights came with, for example."""
+        return weights_header(self._stream)
 
     @torch.no_grad()
     def look(self, clips: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mvtool.training.batches import Clips
 from mvtool.training.recipe import Recipe
 from mvtool.zoo import registry
+from mvtool.zoo.checkpoints import weights_header
 
 
 class Learner(Protocol):
@@ -29,6 +30,10 @@ class Learner(Protocol):
 
     def weights(self) -> dict[str, Tensor]:
         """The present weights as the model's file names them; not copies."""
+        ...
+
+    def header(self) -> dict[str, str]:
+        """Text beside the tensors in the model's file."""
         ...
 
     def look(self, clips: Tensor) -> None:
@@ -62,6 +67,10 @@ class FloatLearner:
     def weights(self) -> dict[str, Tensor]:
         """The module's state_dict."""
         return self.module.state_dict()
+
+    def header(self) -> dict[str, str]:
+        """Its gate, for example."""
+        return weights_header(self.module)
 
     def look(self, clips: Tensor) -> None:
         """Nothing is to be known before the first step."""

@@ -219,7 +219,7 @@ class Trainer:
             for name, value in self._average.items()
         }
         with atomic_path(place) as partial:
-            save_file(weights, partial)
+            save_file(weights, partial, self._learner.header())
         return place
 
 

@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 from mvtool.cli import cli
 from mvtool.errors import UsageError
 from mvtool.files import sha256_of
+from mvtool.streaming import Gate
 from mvtool.training.fine_tuning import FakeQuantizedLearner, FineTuning, trained_weights
 from mvtool.training.trainer import Look, Trainer
+from mvtool.zoo import registry
+from mvtool.zoo.checkpoints import load_weights, save_weights
 
 SHIPPED = Path(str(files("mvtool") / "data" / "movinet_nano_motion.safetensors"))
 RECIPE = FineTuning(
@@ -65,16 +68,31 @@ def test_a_resumed_run_computes_the_same_and_the_float_keys_are_kept(tmp_path: P
             assert torch.equal(whole[name], value.to(whole[name].dtype)) is ("running" in name), name
 
 
-def test_the_command_tunes_the_weights_that_come_with_a_model(tmp_path: Path) -> None:
-    words = ["qat", RECIPE.model, "--dataset", RECIPE.dataset, "--validation", RECIPE.validation, "--resolution", "32"]
-    options = ["--steps", "1", "--batch", "2", "--workers", "0", "--half", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli, [*words, *options], catch_exceptions=False)
+def test_the_command_keeps_the_gate_that_the_weights_came_with(tmp_path: Path) -> None:
+    module = registry.get("movinet_nano_stream").build(num_classes=12, resolution=32)
+    load_weights(module, SHIPPED, gate=Gate.RELU6)
+    given = save_weights(module, tmp_path / "given.safetensors")
+    words = ["qat", "movinet_nano_stream", "--weights", str(given), "--dataset", RECIPE.dataset, "--half"]
+    options = [
+        "--validation",
+        RECIPE.validation,
+        "--resolution",
+        "32",
+        "--steps",
+        "1",
+        "--batch",
+        "2",
+        "--workers",
+        "0",
+    ]
+    result = CliRunner().invoke(cli, [*words, *options, "--out", str(tmp_path / "out")], catch_exceptions=False)
     assert result.exit_code == 0
     assert "step 1: loss" in result.output
-    weights = load_file(tmp_path / "out" / "weights.safetensors")
-    assert {n: v.dtype for n, v in weights.items()} == {n: v.dtype for n, v in load_file(SHIPPED).items()}
+    written = tmp_path / "out" / "weights.safetensors"
+    assert {value.dtype for name, value in load_file(written).items() if "num_batches" not in name} == {torch.float16}
+    assert load_weights(module, written).gate is Gate.RELU6
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
-    assert recipe["weights_sha256"] == RECIPE.weights_sha256
+    assert recipe["weights_sha256"] == sha256_of(given)
     assert (recipe["steps"], recipe["learning_rate"], recipe["average"]) == (1, 1e-4, 0.0)
 
 
