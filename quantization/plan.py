@@ -65,6 +65,23 @@ class Plan:
     dynamic: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Domains:
+    """Which values of a graph are int8, before anything is known of their ranges.
+
+    Attributes:
+        groups: Values that lie on an int8 grid, by the scale that they share.
+        int8_nodes: See `Plan`, as are the others.
+        fused: Their values lie on no grid.
+        weight_only: Dense layers of the vector path.
+    """
+
+    groups: tuple[tuple[Node, ...], ...]
+    int8_nodes: frozenset[Node]
+    fused: frozenset[Node]
+    weight_only: frozenset[Node]
+
+
 def make_plan(
     program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range], exact: frozenset[str] = frozenset()
 ) -> Plan:
@@ -76,7 +93,22 @@ def make_plan(
         ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
         exact: Names of weights; the layers that they belong to stay float.
     """
-    graph = module.graph
+    found = find_domains(program, module.graph, exact)
+    parameters: dict[str, Quantization] = {}
+    for members in found.groups:
+        quantization = affine(*_range_of(program, module.graph, members, ranges))
+        parameters.update({node.name: quantization for node in members})
+    return Plan(parameters, _names(found.int8_nodes), _names(found.fused), _names(found.weight_only))
+
+
+def find_domains(program: StreamProgram, graph: Graph, exact: frozenset[str] = frozenset()) -> Domains:
+    """The policy without ranges.
+
+    Args:
+        program: Names the ports.
+        graph: With shapes in its nodes' metadata.
+        exact: Names of weights; the layers that they belong to stay float.
+    """
     kept = {node for node in graph.nodes if weight_name(node) in exact}
     updates = _float_updates(program, graph)
     int8_nodes = {node for node in graph.nodes if _computes_int8(node)}
@@ -85,15 +117,9 @@ def make_plan(
     int8_nodes |= {n for n in graph.nodes if operator_of(n) and kernel_of(operator_of(n)) is Kernel.CARRY and _maps(n)}
     int8_nodes -= updates | _token_nodes(graph) | _statistics(graph) | with_activations(graph, kept | pooled(graph))
     fused = {node for node in int8_nodes if _is_fused(node, int8_nodes)}
-    stored = (int8_nodes | ends) - fused
-    groups = _groups(program, graph, stored, int8_nodes)
-    parameters: dict[str, Quantization] = {}
-    for members in groups:
-        quantization = affine(*_range_of(program, graph, members, ranges))
-        parameters.update({node.name: quantization for node in members})
+    groups = _groups(program, graph, (int8_nodes | ends) - fused, int8_nodes)
     dense = {n for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None}
-    names = (frozenset(node.name for node in nodes) for nodes in (int8_nodes, fused, dense - kept))
-    return Plan(parameters, *names)
+    return Domains(tuple(map(tuple, groups)), frozenset(int8_nodes), frozenset(fused), frozenset(dense - kept))
 
 
 def plan_weights(module: GraphModule, weights: Weights) -> Plan:
@@ -114,6 +140,10 @@ def is_depthwise(node: Node) -> bool:
     """Whether a layer is a convolution whose kernels see one channel each."""
     shape = shape_of(node.all_input_nodes[0])
     return operator_of(node) == "conv2d" and shape is not None and shape[1] == (node.args[6:] or (1,))[0]
+
+
+def _names(nodes: Iterable[Node]) -> frozenset[str]:
+    return frozenset(node.name for node in nodes)
 
 
 def operator_of(node: Node) -> str:
@@ -362,7 +392,7 @@ def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes:
     return members.values()
 
 
-def _range_of(program: StreamProgram, graph: Graph, members: list[Node], ranges: Mapping[str, Range]) -> Range:
+def _range_of(program: StreamProgram, graph: Graph, members: Sequence[Node], ranges: Mapping[str, Range]) -> Range:
     frames = {node for port, node in zip(program.inputs, port_nodes(graph), strict=False) if port.image}
     # The camera port's range is exact by definition; what merely moves its pixels adds nothing to it.
     if chosen := [ranges[node.name] for node in members if node in frames]:

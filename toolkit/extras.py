@@ -18,6 +18,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "video",
     "PIL": "video",
     "ray": "ray",
+    "torchao": "qat",
 }
 
 

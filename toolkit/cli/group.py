@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "evaluate": LazyCommand("mvtool.cli.evaluate", "Measure the accuracy of artifacts on labelled videos."),
     "quantize": LazyCommand("mvtool.cli.quantize", "Show what int8 of a build was calibrated on."),
     "train": LazyCommand("mvtool.cli.train", "Train a streaming model of the zoo on labelled videos."),
+    "qat": LazyCommand("mvtool.cli.qat", "Tune a trained streaming model for int8 (quantization-aware)."),
     "inspect": LazyCommand("mvtool.cli.inspect", "Show the ports and states of an artifact or a build."),
     "zoo": LazyCommand("mvtool.cli.zoo", "List the models that can be converted by name."),
     "demo": LazyCommand("mvtool.cli.demo", "Convert, verify and run a small model on a video."),

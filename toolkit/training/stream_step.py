@@ -33,18 +33,27 @@ def backward(model: nn.Module, clips: Tensor, labels: Tensor, *, subclips: int, 
     Raises:
         UsageError: T is no multiple of `subclips`.
     """
-    frames = clips.shape[2]
-    if frames % subclips:
-        raise UsageError(
-            f"Clips of {frames} frames cannot be cut into {subclips} subclips of equal length; give --subclips that divides {frames}, "
-            "or another --frames."
-        )
+    length = part_length(clips.shape[2], subclips)
     reset(model)
     total, right = torch.zeros(()), torch.zeros(())
-    for part in torch.split(clips, frames // subclips, dim=2):
+    for part in torch.split(clips, length, dim=2):
         logits = model(part)
         loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing) / subclips
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         right = (logits.detach().argmax(1) == labels).float().mean()
     return torch.stack([total, right])
+
+
+def part_length(frames: int, subclips: int) -> int:
+    """Frames of each part of a clip.
+
+    Raises:
+        UsageError: The clip cannot be cut into equal parts.
+    """
+    if frames % subclips:
+        raise UsageError(
+            f"Clips of {frames} frames cannot be cut into {subclips} subclips of equal length; give --subclips that divides {frames}, "
+            "or another --frames."
+        )
+    return frames // subclips

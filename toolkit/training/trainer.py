@@ -30,6 +30,7 @@ from mvtool.files import atomic_path, write_atomic
 from mvtool.ports import Preprocessing
 from mvtool.streaming.state import reset
 from mvtool.training.batches import Clips, Order, batches
+from mvtool.training.learner import FloatLearner, Learner
 from mvtool.training.recipe import Recipe
 from mvtool.training.stream_step import backward
 from mvtool.zoo import registry
@@ -67,13 +68,23 @@ class Trainer:
         every: Steps between two validations, after each of which a checkpoint is written.
         workers: Processes that prepare clips.
         half: Write the weights in half precision, which takes half the space; they are loaded as float32 again.
+        learner: Makes what is trained from the recipe and its clips.
 
     Raises:
         UsageError: The folder holds a run of another recipe, or the recipe does not fit its data.
         SourceError: The model is not in the zoo or cannot be built so.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, every: int = 250, workers: int = 1, half: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        every: int = 250,
+        workers: int = 1,
+        half: bool = False,
+        learner: Callable[[Any, Clips], Learner] = FloatLearner,
+    ) -> None:
         """Build the model, or read it back."""
         self._recipe, self._folder, self._every, self._workers, self._half = recipe, folder, every, workers, half
         videos, validation = parse(recipe.dataset), parse(recipe.validation)
@@ -88,8 +99,9 @@ class Trainer:
         self._validation = replace(self._clips, videos=validation)
         self._labels = videos.labels
         torch.manual_seed(recipe.seed)
-        self._model = self._build(recipe.batch)
-        self._average = {name: value.clone() for name, value in self._model.state_dict().items()}
+        self._learner = learner(recipe, self._clips)
+        self._model = self._learner.module
+        self._average = {name: value.clone() for name, value in self._learner.weights().items()}
         self._optimizer = _optimizer(self._model, recipe)
         self._step = 0
         self._prepare()
@@ -106,6 +118,8 @@ class Trainer:
         recipe = self._recipe
         steps = range(self._step, recipe.steps)
         order = Order(len(self._clips.videos), recipe.seed, in_order=recipe.in_order * recipe.batch)
+        if self._step == 0:
+            self._look(order)
         feed = batches(self._clips, steps=steps, batch=recipe.batch, order=order, workers=self._workers)
         seen: list[Tensor] = []
         for step, (clips, labels) in zip(steps, feed, strict=True):
@@ -121,6 +135,13 @@ class Trainer:
                 self._keep(look)
             tell(look)
         return self._write_weights()
+
+    def _look(self, order: Order) -> None:
+        """Let the learner see the clips of the first steps."""
+        batch = self._recipe.batch
+        for number in range(self._learner.looks):
+            clips, _ = self._clips.stacked([order(number * batch + place) for place in range(batch)])
+            self._learner.look(clips.to(memory_format=torch.channels_last_3d))
 
     def _train(self, step: int, clips: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed((self._recipe.seed << 32) + step)
@@ -138,7 +159,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
-        for name, value in self._model.state_dict().items():
+        for name, value in self._learner.weights().items():
             kept = self._average[name]
             if value.is_floating_point():
                 kept.lerp_(value, 1 - decay)
@@ -150,24 +171,14 @@ class Trainer:
         """Share of right answers on the validation clips in whole batches, with the averaged weights."""
         total = len(self._validation.videos)
         size = min(self._recipe.batch, total)
-        model = self._build(size).eval()
-        model.load_state_dict(self._average)
         right = count = 0
-        for first in range(0, total - size + 1, size):
-            clips, labels = self._validation.stacked(range(first, first + size))
-            reset(model)
-            right += int((model(clips.to(memory_format=torch.channels_last_3d)).argmax(1) == labels).sum())
-            count += size
+        with self._learner.evaluating(self._average, size) as model:
+            for first in range(0, total - size + 1, size):
+                clips, labels = self._validation.stacked(range(first, first + size))
+                reset(model)
+                right += int((model(clips.to(memory_format=torch.channels_last_3d)).argmax(1) == labels).sum())
+                count += size
         return right / count
-
-    def _build(self, batch: int) -> nn.Module:
-        recipe = self._recipe
-        entry = registry.get(recipe.model)
-        entry.check((recipe.resolution, recipe.resolution), entry.frames_per_step)
-        module = entry.build(
-            num_classes=len(self._labels), resolution=recipe.resolution, batch_size=batch, **recipe.arguments
-        )
-        return module.train().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
     def _prepare(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +219,7 @@ class Trainer:
             for name, value in self._average.items()
         }
         with atomic_path(place) as partial:
-            save_file(weights, partial)
+            save_file(weights, partial, self._learner.header())
         return place
 
 

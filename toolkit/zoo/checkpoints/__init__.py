@@ -16,6 +16,6 @@
 | torchvision R(2+1)D-18 | `torchvision_r2plus1d` |
 """
 
-from mvtool.zoo.checkpoints.load import LoadedWeights, load_members, load_weights, save_weights
+from mvtool.zoo.checkpoints.load import LoadedWeights, load_members, load_weights, save_weights, weights_header
 
-__all__ = ["LoadedWeights", "load_members", "load_weights", "save_weights"]
+__all__ = ["LoadedWeights", "load_members", "load_weights", "save_weights", "weights_header"]

@@ -152,11 +152,7 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
         The path.
     """
     target = Path(path)
-    header = {"format": WEIGHTS_FORMAT, **(metadata or {})}
-    if isinstance(module, Gated):
-        header["gate"] = str(module.gate)
-    if isinstance(module, HasForms) and module.trained_as is not None:
-        header["trained_as"] = module.trained_as
+    header = {**weights_header(module), **(metadata or {})}
     temporary = target.with_name(f".{target.name}.part")
     try:
         save_file({k: v.detach().contiguous() for k, v in _weights(module).items()}, temporary, header)
@@ -164,6 +160,16 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str], metadata: Mapp
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def weights_header(module: nn.Module) -> dict[str, str]:
+    """Text beside the tensors of a weight file: what `module` computes that they do not tell."""
+    header = {"format": WEIGHTS_FORMAT}
+    if isinstance(module, Gated):
+        header["gate"] = str(module.gate)
+    if isinstance(module, HasForms) and module.trained_as is not None:
+        header["trained_as"] = module.trained_as
+    return header
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
