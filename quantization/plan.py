@@ -208,8 +208,8 @@ def pooled(graph: Graph) -> set[Node]:
             continue
         members = with_activations(graph, {node})
         maps = {member for member in members if _maps(member)}
-        means = {member for member in members - maps if operator_of(member) == "mean"}
-        if means and all(user in members for member in maps for user in member.users):
+        readers = {user for member in maps for user in member.users} - maps
+        if readers and readers <= members and {operator_of(reader) for reader in readers} == {"mean"}:
             found.add(node)
     return found
 

@@ -142,9 +142,9 @@ def _pooled(graph: Graph) -> set[int]:
         members = _with_activations(graph, {id(operator)})
         inside = [other for other in graph.operators if id(other) in members]
         maps = {int(t) for other in inside for t in other.outputs if is_feature_map(graph.shape(int(t)))}
-        means = [o for o in inside if graph.kind(o) in ("MEAN", "SUM") and int(o.outputs[0]) not in maps]
-        leaving = maps & set(graph.outputs) or any(id(r) not in members for t in maps for r in readers.get(t, ()))
-        if means and not leaving:
+        behind = [r for t in maps for r in readers.get(t, ()) if int(r.outputs[0]) not in maps]
+        pools = all(id(r) in members and graph.kind(r) in ("MEAN", "SUM") for r in behind)
+        if behind and pools and not maps & set(graph.outputs):
             found.add(id(operator))
     return found
 

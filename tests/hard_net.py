@@ -27,6 +27,7 @@ class HardNet(nn.Module):
         self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.wide = nn.Conv2d(8, 8, 1)
         self.narrow = nn.Conv2d(8, 8, 1)
+        self.blend = nn.Conv2d(8, 8, 3, padding=1)
         self.head = nn.Linear(8, len(CLASSES))
         self.register_buffer("memory", torch.zeros(1, 8, 8, 8))
 
@@ -34,7 +35,8 @@ class HardNet(nn.Module):
         seen = self.stem(frame).relu()
         mixed = 0.5 * seen + 0.5 * self.memory
         self.memory.copy_(mixed)
-        scores: Tensor = self.head(self.narrow(self.wide(mixed).relu()).relu().mean((2, 3)))
+        blended = self.blend(self.narrow(self.wide(mixed).relu()).relu()).relu()
+        scores: Tensor = self.head(blended.mean((2, 3)))
         return scores
 
 

@@ -77,7 +77,7 @@ def test_what_holds_is_left_as_it_is(tmp_path: Path, videos: str) -> None:
 def test_what_cannot_hold_is_not_kept(tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A float model that is always right and a file that never is.
     monkeypatch.setattr("mvtool.converters.accuracy_control.Judge.drop", lambda *_: mvtool_drop())
-    with pytest.raises(VerificationError, match=r"With all 4 layers in float it still loses 30\.00 points"):
+    with pytest.raises(VerificationError, match=r"With all 5 layers in float it still loses 30\.00 points"):
         converted(tmp_path / "net", videos, 0.05, "tflite")
     build = Build.load(tmp_path / "net")
     assert [entry.precision for entry in build.manifest.artifacts] == [Precision.FP32]
