@@ -33,7 +33,7 @@ class FineTuning(Recipe):
     """How a trained stream is tuned for int8; see `Recipe` for what is not named here.
 
     The defaults are for a few hundred steps. The last weights are kept, not an average: weights that lie between those that
-    were rounded in training round to something else (Krishnamoorthi 2018, arXiv 1806.08342, section 3.2.3), and the
+    were rounded in training round to something else (Krishnamoorthi 2018, arXiv 1806.08342), and the
     learning rate ends at zero anyway.
 
     Attributes:
