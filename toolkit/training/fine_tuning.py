@@ -163,6 +163,10 @@ class FakeQuantizedLearner:
         """The float model's state_dict; the graph reads the same parameters."""
         return self._stream.state_dict()
 
+    def written(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same."""
+        return dict(weights)
+
     def header(self) -> dict[str, str]:
         """The gate that the weights came with, for example."""
         return weights_header(self._stream)

@@ -32,6 +32,14 @@ class Learner(Protocol):
         """The present weights as the model's file names them; not copies."""
         ...
 
+    def written(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the model's file holds.
+
+        Args:
+            weights: As `weights` names them.
+        """
+        ...
+
     def header(self) -> dict[str, str]:
         """Text beside the tensors in the model's file."""
         ...
@@ -67,6 +75,10 @@ class FloatLearner:
     def weights(self) -> dict[str, Tensor]:
         """The module's state_dict."""
         return self.module.state_dict()
+
+    def written(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same."""
+        return dict(weights)
 
     def header(self) -> dict[str, str]:
         """Its gate, for example."""

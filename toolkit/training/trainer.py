@@ -216,7 +216,7 @@ class Trainer:
         place = self._folder / WEIGHTS
         weights = {
             name: (value.half() if self._half and value.is_floating_point() else value).contiguous()
-            for name, value in self._average.items()
+            for name, value in self._learner.written(self._average).items()
         }
         with atomic_path(place) as partial:
             save_file(weights, partial, self._learner.header())
