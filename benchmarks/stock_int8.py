@@ -47,22 +47,18 @@ class Stock:
 
     engine = "TensorFlow Lite"
 
-    def __init__(self, model: bytes, manifest: PortManifest) -> None:
-        """Load the file."""
-        self._runner = Interpreter(model_content=model, num_threads=1).get_signature_runner()
-        self._inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
-        self._in = _names((*manifest.inputs, *(s.input for s in manifest.states)))
-        self._out = _names((*manifest.outputs, *(s.output for s in manifest.states)))
+    def __init__(self, model: bytes) -> None:
+        """Load the file. Its signature names tensors that the peer has replaced, so it is called by the positions of its graph."""
+        self._interpreter = Interpreter(model_content=model, num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._inputs, self._outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
 
     def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
         """One step."""
-        given = {n: _stored(v, self._inputs[n]) for n, v in zip(self._in, inputs, strict=True)}
-        found = self._runner(**given)
-        return [_real(found[name], self._outputs[name]) for name in self._out]
-
-
-def _names(ports: Sequence[Any]) -> list[str]:
-    return [port.name for port in sorted(ports, key=lambda port: port.position)]
+        for detail, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(detail["index"], _stored(value, detail))
+        self._interpreter.invoke()
+        return [_real(self._interpreter.get_tensor(detail["index"]), detail) for detail in self._outputs]
 
 
 def _stored(value: AnyArray, detail: Mapping[str, Any]) -> AnyArray:
@@ -105,7 +101,7 @@ def peers(build: Build, manifest: PortManifest) -> Iterator[tuple[str, Session]]
 
 
 def _session(model: bytes, manifest: PortManifest) -> Session:
-    return PortSession(manifest, Stock(bytes(model), manifest))
+    return PortSession(manifest, Stock(bytes(model)))
 
 
 def logits(session: Session, frames: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
