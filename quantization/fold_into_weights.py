@@ -30,10 +30,11 @@ def fold_into_weights(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.target in NORMS:
             _norm(module, node)
+            # What was folded must not count as a reader of the operator before it.
+            module.graph.eliminate_dead_code()
         elif node.target is aten.mul.Tensor:
             _factor(module, node)
-        # What was folded must not count as a reader of the operator before it.
-        module.graph.eliminate_dead_code()
+    module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
 
