@@ -47,6 +47,7 @@ def control_of(build: Build, runtime: Runtime) -> AccuracyControl:
     return control
 
 
+@pytest.mark.slow
 def test_layers_return_to_float_until_the_drop_holds(tmp_path: Path, videos: str) -> None:
     build = converted(tmp_path / "net", videos, 0.05, "tflite", "coreml")
     control = control_of(build, Runtime.TFLITE)
@@ -74,6 +75,7 @@ def test_what_holds_is_left_as_it_is(tmp_path: Path, videos: str) -> None:
     assert [trial.float_layers for trial in control.trials] == [0]
 
 
+@pytest.mark.slow
 def test_what_cannot_hold_is_not_kept(tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A float model that is always right and a file that never is.
     monkeypatch.setattr("mvtool.converters.accuracy_control.Judge.drop", lambda *_: mvtool_drop())

@@ -79,6 +79,7 @@ def converted(place: Path, videos: str, max_drop: float, rewrite: str = "2plus1d
     return build, int(found[1])
 
 
+@pytest.mark.slow
 def test_the_accuracy_chooses_the_rank(tmp_path: Path, videos: str) -> None:
     strict, most = converted(tmp_path / "strict", videos, 0.0)
     loose, fewest = converted(tmp_path / "loose", videos, 0.3)

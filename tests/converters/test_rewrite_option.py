@@ -60,6 +60,7 @@ def test_all_pairs_are_exact_and_the_files_are_verified(tmp_path: Path) -> None:
     assert verification.passed, verification.failures
 
 
+@pytest.mark.slow
 def test_one_pair_moves_the_state_behind_the_stride(tmp_path: Path) -> None:
     plain, one = converted(tmp_path / "plain", None), converted(tmp_path / "one", "2plus1d:1")
     # Two frames of 3 x 16 x 16 and of 8 x 16 x 16, then of 1 x 16 x 16 and of 8 x 8 x 8.

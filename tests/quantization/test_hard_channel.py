@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import pytest
 import torch
 from normed_stream import SIZE, NormedStream, fake_quantized, int8_logits, normed_stream
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def int8_loss(stream: NormedStream) -> float:
     return functional.cross_entropy(int8_logits(stream, clips, stripes(16, 9)[0]), labels).item()
 
 
+@pytest.mark.slow
 def test_tuning_lowers_the_loss_of_the_int8_artifact() -> None:
     stream = normed_stream(BATCH).train()
     train(stream, stream.parameters(), 300, 1e-2, seed=100)

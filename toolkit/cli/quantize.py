@@ -35,7 +35,7 @@ SHOWN = 15
 def command(
     path: Path, ranges: bool, sensitivity: bool, calibration: str | None, plot: Path | None, as_json: bool
 ) -> None:
-    """Show what int8 of a build was calibrated on, and which layers it costs most in.
+    """Show what int8 was calibrated on and where it costs most.
 
     With --ranges: how far the values of each state reached after every step. A state whose range still grows at the end of the
     calibration clips will leave it in a longer stream; calibrate on longer clips then.

@@ -42,6 +42,7 @@ def trainer(folder: Path, recipe: FineTuning = RECIPE) -> Trainer:
     return Trainer(recipe, folder, every=2, workers=0, learner=partial(FakeQuantizedLearner, weights=SHIPPED))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_the_same_and_the_float_keys_are_kept(tmp_path: Path) -> None:
     looks: list[Look] = []
     whole = load_file(trainer(tmp_path / "whole").run(looks.append))
@@ -68,6 +69,7 @@ def test_a_resumed_run_computes_the_same_and_the_float_keys_are_kept(tmp_path: P
             assert torch.equal(whole[name], value.to(whole[name].dtype)) is ("running" in name), name
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_gate_that_the_weights_came_with(tmp_path: Path) -> None:
     module = registry.get("movinet_nano_stream").build(num_classes=12, resolution=32)
     load_weights(module, SHIPPED, gate=Gate.RELU6)
