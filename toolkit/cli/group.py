@@ -34,9 +34,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "compare": LazyCommand("mvtool.cli.compare", "Say whether a benchmark got faster or slower."),
     "report": LazyCommand("mvtool.cli.report", "Show benchmark records as one page or as markdown."),
     "evaluate": LazyCommand("mvtool.cli.evaluate", "Measure the accuracy of artifacts on labelled videos."),
-    "quantize": LazyCommand(
-        "mvtool.cli.quantize", "Show what int8 was calibrated on and where it costs most."
-    ),
+    "quantize": LazyCommand("mvtool.cli.quantize", "Show what int8 was calibrated on and where it costs most."),
     "train": LazyCommand("mvtool.cli.train", "Train a streaming model of the zoo on labelled videos."),
     "qat": LazyCommand("mvtool.cli.qat", "Tune a trained streaming model for int8 (quantization-aware)."),
     "inspect": LazyCommand("mvtool.cli.inspect", "Show the ports and states of an artifact or a build."),
