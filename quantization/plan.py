@@ -221,15 +221,11 @@ def is_pointwise(node: Node) -> bool:
     if operator_of(node) == "linear":
         return True
     kernel = node.args[1].meta.get("val")  # type: ignore[union-attr]
-    same = shape_of(node) is not None and shape_of(node.all_input_nodes[0]) is not None
-    return (
-        operator_of(node) == "conv2d"
-        and (node.args[6:] or (1,))[0] == 1
-        and kernel is not None
-        and tuple(kernel.shape[2:]) == (1, 1)
-        and same
-        and shape_of(node)[2:] == shape_of(node.all_input_nodes[0])[2:]  # type: ignore[index]
-    )
+    before, after = shape_of(node.all_input_nodes[0]), shape_of(node)
+    if operator_of(node) != "conv2d" or kernel is None or before is None or after is None:
+        return False
+    alone = (node.args[6:] or (1,))[0] == 1 and tuple(kernel.shape[2:]) == (1, 1)
+    return bool(alone) and before[2:] == after[2:]
 
 
 def _maps(node: Node) -> bool:

@@ -112,7 +112,7 @@ def _dense_of_positions(module: GraphModule, node: Node, kernel: tuple[int, ...]
 def _dense(module: GraphModule, node: Node, rows: Node, kernel: tuple[int, ...]) -> Node:
     """The dense layer with the weights of the 1x1 convolution `node`."""
     matrix = f"_matrix_{node.name}"
-    module.register_buffer(matrix, attribute_of(module, node.args[1]).reshape(kernel[:2]).clone())  # type: ignore[arg-type]
+    module.register_buffer(matrix, attribute_of(module, node.args[1]).reshape(kernel[:2]).clone())
     bias = node.args[2] if len(node.args) > 2 else None
     shape = (*rows.meta["val"].shape[:-1], kernel[0])
     weight = module.graph.get_attr(matrix)
