@@ -93,6 +93,7 @@ def _sensitivity(build: Build, calibration: str | None, target: Path, as_json: b
     from mvtool.plotting import check_target
     from mvtool.quantization import sensitivity
     from mvtool.quantization.sources import load_calibration
+    from mvtool.threads import single_threaded_torch
 
     require("torch", "to execute the model with layers in int8")
     check_target(target)
@@ -104,7 +105,7 @@ def _sensitivity(build: Build, calibration: str | None, target: Path, as_json: b
     clips = load_calibration(
         None if given is None else Path(str(given)), program.info, program.inputs, stream=program.is_stream
     )
-    with replay_bar() as bar:
+    with replay_bar() as bar, single_threaded_torch():
         found = sensitivity.measure(
             program, sensitivity.lowered_for_it(program), clips, lambda done, total: bar("layers", done, total)
         )
