@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -156,7 +157,6 @@ class Control:
     emit: Emit
     tell: Listener
     parallel: int
-    _ranking: list[Sensitivity] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """A judge of its own."""
@@ -206,7 +206,7 @@ class Control:
             return found.value <= self.goal.max_drop
 
         try:
-            number = 0 if holds(0) else fewest(len(self._sensitivity().layers), holds)
+            number = 0 if holds(0) else fewest(len(self._sensitivity.layers), holds)
             if number is None:
                 return self._missed(job, trials)
             if number != trials[-1].float_layers:
@@ -231,19 +231,18 @@ class Control:
         return outcome
 
     def _costly(self, number: int) -> tuple[FloatLayer, ...]:
-        layers = self._sensitivity().layers[:number] if number else ()
+        layers = self._sensitivity.layers[:number] if number else ()
         return tuple(FloatLayer(name=layer.name, snr_db=layer.snr_db) for layer in layers)
 
+    @cached_property
     def _sensitivity(self) -> Sensitivity:
         """Measured when first asked for: most artifacts hold as they are."""
-        if not self._ranking:
-            from mvtool.quantization.sensitivity import lowered_for_it, measure
+        from mvtool.quantization.sensitivity import lowered_for_it, measure
 
-            with stage(self.tell, "sensitivity"), single_threaded_torch():
-                lowered = lowered_for_it(self.program)
-                calibration, _ = load_shared(lowered, self.shared)
-                self._ranking.append(measure(self.program, lowered, calibration))
-        return self._ranking[0]
+        with stage(self.tell, "sensitivity"), single_threaded_torch():
+            lowered = lowered_for_it(self.program)
+            calibration, _ = load_shared(lowered, self.shared)
+            return measure(self.program, lowered, calibration)
 
     def _base(self, job: Job, base: JobResult | None) -> Subject:
         """The float file of the same runtime, else the captured program."""
