@@ -69,24 +69,17 @@ def evaluate(
     return found
 
 
-def final_answers(
-    task: Task, folder: Path, *, workers: Workers | None = None, progress: Progress = lambda done, total: None
-) -> NDArray[np.int32]:
+def final_answers(task: Task, folder: Path, *, workers: Workers | None = None) -> NDArray[np.int32]:
     """Rank of the true class after the last step of each clip, without a store: `(subjects, clips)`.
 
     Args:
         task: What is evaluated.
         folder: Holds the subjects' files.
         workers: Where the clips are played; this process if not given.
-        progress: Told how many clips are done, of how many.
 
     Raises:
         VideoError: A clip cannot be read.
         RuntimeLoadError: A subject cannot be executed.
     """
-    found = []
-    progress(0, task.clips)
-    for shard in (workers or local(1))(task, folder, shards(task, CLIPS_PER_SHARD)):
-        found.append(shard)
-        progress(sum(len(part.steps) for part in found), task.clips)
+    found = (workers or local(1))(task, folder, shards(task, CLIPS_PER_SHARD))
     return final_ranks(sorted(found, key=lambda part: part.first))
