@@ -184,7 +184,7 @@ def rewritten(module: nn.Module, rank: Rank) -> tuple[nn.Module, RewriteReport]:
 
 
 def judged(report: RewriteReport, rank: Rank, before: StreamProgram, after: StreamProgram) -> RewriteReport:
-    """The report with the difference that the rewrite makes to the outputs of some rolled steps.
+    """The report with what the rewrite costs and saves as a whole, and the difference that it makes to the outputs of some rolled steps.
 
     Args:
         report: Of `rewritten`.
@@ -195,14 +195,26 @@ def judged(report: RewriteReport, rank: Rank, before: StreamProgram, after: Stre
     Raises:
         ConversionError: All pairs were kept, and the result is not the same.
     """
-    pairs = zip(Draft(after).outputs(), Draft(before).outputs(), strict=True)
-    difference = max(relative_difference(found, expected) for found, expected in pairs)
+    made, model = Draft(after), Draft(before)
+    difference = max(relative_difference(f, e) for f, e in zip(made.outputs(), model.outputs(), strict=True))
     if rank == Rank() and not difference <= LARGEST_DIFFERENCE:
         raise ConversionError(
             f"The rewrite {NAME} with all pairs changed the results by {difference:.1e} of the largest value; at most "
             f"{LARGEST_DIFFERENCE:.0e} is rounding. Please report this model."
         )
-    return replace(report, max_difference=difference)
+    whole = (
+        f"one call: {_thousands(model.macs())} to {_thousands(made.macs())} multiply-adds, "
+        f"states {_thousands(_remembered(before))} to {_thousands(_remembered(after))} elements"
+    )
+    return replace(report, max_difference=difference, details=(whole, *report.details))
+
+
+def _remembered(program: StreamProgram) -> int:
+    return sum(math.prod(state.input.shape) for state in program.states)
+
+
+def _thousands(count: int) -> str:
+    return f"{count / 1000:,.0f} thousand"
 
 
 def _obstacle(conv: nn.Conv3d) -> str | None:
