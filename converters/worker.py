@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
+from mvtool.converters.lazy_code import code_when_wanted
 from mvtool.errors import ConversionError, MvtoolError, StorageError
 from mvtool.parent import end_with_parent
 
@@ -91,7 +92,8 @@ def run(job: Job, stages: Stages) -> JobResult:
         program = load_program(job.program)
     if job.kind == "calibrate":
         return _calibrate(job, program, stages)
-    return _emit(job, program, stages)
+    with code_when_wanted():
+        return _emit(job, program, stages)
 
 
 def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
