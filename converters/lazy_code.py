@@ -48,7 +48,7 @@ def code_when_wanted() -> Iterator[None]:
         self.__dict__[CODE] = text
 
     with mock.patch.object(GraphModule, "recompile", mark):
-        GraphModule._code = property(code, keep)  # type: ignore[assignment, misc]
+        GraphModule._code = property(code, keep)
         try:
             yield
         finally:
