@@ -2,7 +2,7 @@
 
     python benchmarks/factorised.py --model movinet_nano_stream_3d --weights trained_3d.safetensors \\
         [--rewrites 2plus1d 2plus1d:0.9 2plus1d:1] [--max-drop 0.01] [--recovered 2plus1d:1=recovered.safetensors] \\
-        [--native movinet_nano_stream=native.safetensors] [--dataset motion:split=test,clips=2000] [--out DIR] [--json FILE]
+        [--native movinet_nano_stream=native.safetensors] [--dataset motion:split=test,clips=2000] [--out DIR] [--json FILE] [--plot FILE]
 
 Converted are the 3D model as it was trained, the same with every rewrite, with the rank that `--max-drop` chooses on other clips, with weights
 that were tuned at a rank (`mvtool train --weights W --rewrite 2plus1d:RANK`), and a model that had (2+1)D kernels from the start. All files play the
@@ -21,9 +21,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contest import Contestant, measure, median_ms, one_core, summary, tflite
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mvtool.build import Build
@@ -34,12 +36,14 @@ from mvtool.evaluation.statistics import Interval, paired_drop, share
 from mvtool.evaluation.task import Subject, task_of
 from mvtool.evaluation.workers import local
 from mvtool.files import sha256_of
+from mvtool.plotting import COLOURS
 from mvtool.ports import Precision, Runtime
 
 REWRITES = ("2plus1d", "2plus1d:0.98", "2plus1d:0.95", "2plus1d:0.9", "2plus1d:0.8", "2plus1d:2", "2plus1d:1")
 SETTINGS = ("--resolution", "64", "--labels", "motion", "--num-classes", "12")
 CALIBRATION = "motion:split=train,frames=64,clips=24"
 VALIDATION = "motion:split=validation,clips=1000"
+MARKERS = "osD^v<>Ph*X"
 PRECISIONS = (Precision.FP32, Precision.INT8)
 
 
@@ -132,6 +136,30 @@ def pairs_of(build: Build) -> list[str]:
     return [line for entry in entries if entry.name == "2plus1d" for line in entry.details]
 
 
+def plot(rows: Sequence[dict[str, Any]], target: Path) -> None:
+    """Top-1 against multiply-adds, each with its interval and its latency."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index, row in enumerate(rows):
+        top1, latency = row["top1"], row["latency"][0]["median_ms"]
+        low, high = top1["value"] - top1["low"], top1["high"] - top1["value"]
+        axes.errorbar(
+            row["macs"] / 1e6,
+            100 * top1["value"],
+            yerr=[[100 * low], [100 * high]],
+            fmt=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            capsize=3,
+            label=f"{row['name']}: {latency:.2f} ms, states {row['fp32'] / 1e3:.0f} kB",
+        )
+    axes.set_xlabel("multiply-adds per frame (millions)")
+    axes.set_ylabel("top-1 (%), 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(target, dpi=110)
+
+
 def main() -> None:
     """Convert, count, play, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,6 +172,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="motion:split=test,clips=2000")
     parser.add_argument("--out", type=Path, default=Path("build/factorised"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     rows = variants(arguments)
     builds = [row.build(arguments.out) for row in rows]
@@ -174,6 +203,8 @@ def main() -> None:
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"dataset": arguments.dataset, "rows": document}, indent=1) + "\n")
+    if arguments.plot:
+        plot(document, arguments.plot)
 
 
 def _points(interval: Interval) -> str:
