@@ -56,7 +56,7 @@ class Rooflines:
 
     def __init__(self, cache: Path | None = None, tell: Callable[[str], None] = lambda what: None) -> None:
         """Nothing is measured yet."""
-        self._cache = cache or _cache_folder()
+        self._cache = cache or cache_folder()
         self._tell = tell
         self._measured: dict[tuple[Runtime, int, str | None], Roofline | None] = {}
 
@@ -162,5 +162,6 @@ def bandwidth(device: Device) -> float | None:
     return float(json.loads(printed.strip().splitlines()[-1])["bytes_per_second"])
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where converted products are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvtool" / "roofline"
