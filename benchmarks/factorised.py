@@ -42,7 +42,7 @@ from mvtool.ports import Precision, Runtime
 REWRITES = ("2plus1d", "2plus1d:0.98", "2plus1d:0.95", "2plus1d:0.9", "2plus1d:0.8", "2plus1d:2", "2plus1d:1")
 SETTINGS = ("--resolution", "64", "--labels", "motion", "--num-classes", "12")
 CALIBRATION = "motion:split=train,frames=64,clips=24"
-VALIDATION = "motion:split=validation,clips=1000"
+VALIDATION = "motion:split=validation,clips=400"
 MARKERS = "osD^v<>Ph*X"
 PRECISIONS = (Precision.FP32, Precision.INT8)
 
@@ -67,7 +67,7 @@ class Variant:
         """Convert, or load what was converted before."""
         out = folder / re.sub(r"[^a-z0-9.]+", "_", self.name.lower())
         made_of = " ".join([self.model, sha256_of(self.weights), *self.options])
-        known = out.with_suffix(".source")
+        known = out.with_name(f"{out.name}.source")
         if not (known.exists() and known.read_text() == made_of):
             print(f"Converting: {self.name}", flush=True)
             command = [sys.executable, "-m", "mvtool", "convert", self.model, "--weights", str(self.weights), *SETTINGS]
