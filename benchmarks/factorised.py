@@ -43,7 +43,7 @@ REWRITES = ("2plus1d", "2plus1d:0.98", "2plus1d:0.95", "2plus1d:0.9", "2plus1d:0
 SETTINGS = ("--resolution", "64", "--labels", "motion", "--num-classes", "12")
 CALIBRATION = "motion:split=train,frames=64,clips=24"
 VALIDATION = "motion:split=validation,clips=400"
-MARKERS = "osD^v<>Ph*X"
+MARKERS = "osD^v<>Ph*XpdH8+x1234"
 PRECISIONS = (Precision.FP32, Precision.INT8)
 
 
@@ -137,26 +137,27 @@ def pairs_of(build: Build) -> list[str]:
 
 
 def plot(rows: Sequence[dict[str, Any]], target: Path) -> None:
-    """Top-1 against multiply-adds, each with its interval and its latency."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    """Wrong answers against latency, each with its interval, its multiply-adds and states."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for index, row in enumerate(rows):
-        top1, latency = row["top1"], row["latency"][0]["median_ms"]
-        low, high = top1["value"] - top1["low"], top1["high"] - top1["value"]
+        wrong, low, high = (100 * (1 - row["top1"][end]) for end in ("value", "high", "low"))
         axes.errorbar(
-            row["macs"] / 1e6,
-            100 * top1["value"],
-            yerr=[[100 * low], [100 * high]],
-            fmt=MARKERS[index % len(MARKERS)],
+            row["latency"][0]["median_ms"],
+            wrong,
+            yerr=[[wrong - low], [high - wrong]],
+            fmt=MARKERS[index],
             color=COLOURS[index % len(COLOURS)],
             capsize=3,
-            label=f"{row['name']}: {latency:.2f} ms, states {row['fp32'] / 1e3:.0f} kB",
+            label=f"{row['name']}: {row['macs'] / 1e6:.1f} M multiply-adds, states {row['fp32'] / 1e3:.0f} kB",
         )
-    axes.set_xlabel("multiply-adds per frame (millions)")
-    axes.set_ylabel("top-1 (%), 95 % interval")
-    axes.grid(alpha=0.3)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("TFLite fp32, milliseconds per frame")
+    axes.set_ylabel("wrong answers (%), 95 % interval")
+    axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(target, dpi=110)
 
 
