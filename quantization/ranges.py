@@ -47,7 +47,7 @@ def observe(program: StreamProgram, graph: torch.fx.GraphModule, calibration: Ca
             states = [torch.from_numpy(array) for array in program.initial_ports()]
             for step in clip:
                 frames = [torch.from_numpy(port.encode(a)) for port, a in zip(program.inputs, step, strict=True)]
-                states = list(observer.run(*frames, *states))[skipped:]
+                states = program.following(states, list(observer.run(*frames, *states))[skipped:])
     return {name: _finite(name, float(low), float(high)) for name, (low, high) in extremes.items()}
 
 

@@ -150,6 +150,12 @@ def test_gates_are_those_of_the_building_blocks() -> None:
     assert module.STAGE_TIMEOUT_S == pipeline.STAGE_TIMEOUT_S
 
 
+def test_state_layouts_are_those_of_the_manifest() -> None:
+    from mvtool.ports import StateLayout
+
+    assert tuple(layout.value for layout in StateLayout) == STATE_LAYOUTS
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
