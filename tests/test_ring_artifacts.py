@@ -16,6 +16,7 @@ from mvtool.build import Build
 from mvtool.converters.inputs import InputSpec
 from mvtool.ports import Precision, RingBinding, Runtime
 from mvtool.verification.frames import FrameSource
+from mvtool.verification.report import Check, Status
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -107,7 +107,7 @@ def _replace(graph: fx.Graph, before: fx.Node, after: fx.Node, queue: Queue, pla
 
 
 def _last_placeholder(graph: fx.Graph) -> fx.Node:
-    *_, last = (node for node in graph.nodes if node.op == "placeholder")
+    last: fx.Node = [node for node in graph.nodes if node.op == "placeholder"][-1]
     return last
 
 
@@ -158,8 +158,8 @@ def _cut(graph: fx.Graph, cut: fx.Node, slots: Sequence[fx.Node], axis: int) -> 
 
 def _axis(node: fx.Node, position: int) -> int:
     """The axis that a join (whose first argument is a list) or a cut works on."""
-    axis: int = argument(node, position) if len(node.args) > position else node.kwargs.get("dim", 0)
-    return axis % len(node.all_input_nodes[0].meta["val"].shape)
+    axis: Any = argument(node, position) if len(node.args) > position else node.kwargs.get("dim", 0)
+    return int(axis) % len(node.all_input_nodes[0].meta["val"].shape)
 
 
 def _step(node: fx.Node) -> int:

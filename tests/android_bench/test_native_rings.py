@@ -12,7 +12,7 @@ from native_launches import expected_dump, needed, prepare
 
 from mvtool.bench.device import Runner
 from mvtool.bench.plan import CHECK_FILE
-from mvtool.converters import executorch as executorch_emitter
+from mvtool.converters import executorch_lowering
 from mvtool.ports import Precision, RingBinding, Runtime, StateLayout
 
 pytest_plugins = ["native_fixtures"]
@@ -59,13 +59,13 @@ def test_slots_in_planned_memory_are_refused(
     executorch: Runner, rings: Rings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runtime gives such memory away within a step."""
-    original = executorch_emitter.lower_to_executorch
+    original = executorch_lowering.lower_to_executorch
 
     def planned(exported: object, methods: object, plan_inputs: bool) -> object:
         assert not plan_inputs
         return original(exported, methods, plan_inputs=True)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(executorch_emitter, "lower_to_executorch", planned)
+    monkeypatch.setattr("mvtool.converters.executorch.lower_to_executorch", planned)
     artifact = write(ring_stream.captured(), Runtime.EXECUTORCH, Precision.FP32, tmp_path, StateLayout.RING)
     ended = prepare(tmp_path / "run", artifact, executorch).start()
     assert "plans the memory of slot frames_slot0, so it does not outlive a step" in ended.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -189,9 +188,9 @@ class Shared(nn.Module):
         left, right = torch.cat([self.left, x], 2), torch.cat([self.right, x], 2)
         self.left.copy_(left[:, :, 1:])
         self.right.copy_(right[:, :, 1:])
-        result: Any = left[:, :, 0] - right[:, :, 1] + self.left_slot0[:, :, 0]
+        result = left[:, :, 0] - right[:, :, 1] + self.left_slot0[:, :, 0]
         self.left_slot0.copy_(x * 0.5)
-        return result  # type: ignore[no-any-return]
+        return result
 
 
 @pytest.mark.parametrize("recipe", [TFLITE, COREML], ids=lambda r: r.target.value)
