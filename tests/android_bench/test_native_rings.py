@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ring_stream
 from emitted import write
-from native_launches import expected_dump, needed, prepare
+from native_launches import expected_dump, needed, prepare, split
 
 from mvtool.bench.device import Runner
 from mvtool.bench.plan import CHECK_FILE
@@ -52,6 +53,9 @@ def test_the_tflite_c_library_copies_slots_in_their_order(rings: Rings, program:
     artifact = rings(Runtime.TFLITE, Precision.FP32)
     launch = prepare(tmp_path / "run", artifact, Runner(program, library))
     assert launch.run(check_steps=STEPS).state_loop == "copy"
+    dumps = ((launch.folder / CHECK_FILE).read_bytes(), expected_dump(artifact, STEPS))
+    for (_, got), (_, want) in zip(*(split(launch.plan.ports, dump, STEPS) for dump in dumps), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.slow
