@@ -153,14 +153,13 @@ def _passes(ct: Any) -> Any:
 def _compute_precision(ct: Any, program: StreamProgram, precision: Precision, summed: frozenset[str]) -> Any:
     if precision in FLOAT32:
         return ct.precision.FLOAT32
-    first_in, first_out = len(program.inputs), len(program.outputs)
-    ports = {state.logical.name: i for i, state in enumerate(program.states)}
-    integers = [i for i, state in enumerate(program.states) if state.input.dtype == "int32"]
+    sums = [state for state in program.states if state.logical.name in summed]
+    integers = [state for state in program.states if state.input.dtype == "int32"]
     return ct.transform.FP16ComputePrecision(
         float16_selector(
-            {_provisional("in", first_in + ports[name]) for name in summed},
-            {_provisional("out", first_out + ports[name]) for name in summed},
-            {_provisional("in", first_in + i) for i in integers},
+            {_provisional("in", port.position) for state in sums for port in state.inputs},
+            {_provisional("out", port.position) for state in sums for port in state.outputs},
+            {_provisional("in", port.position) for state in integers for port in state.inputs},
         )
     )
 

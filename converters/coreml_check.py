@@ -15,6 +15,7 @@ from mvtool.converters.coreml_ports import FLOAT32
 from mvtool.errors import ConversionError, RuntimeLoadError
 from mvtool.ports import AnyArray, InputPort, PortManifest, Precision, TensorPort, contiguous
 from mvtool.program import StreamProgram
+from mvtool.slots import split
 
 # Largest mean |difference| of a tensor over its largest |value|. fp32: rounding of sums in another order. fp16:
 # 2**-11 per operator, some tens of operators deep. int8-weights: fp32 on the same rounded weights. int8: the program rounds to float16 as the package does; what is left
@@ -74,7 +75,7 @@ def _inputs(program: StreamProgram, manifest: PortManifest) -> dict[str, AnyArra
         if port.dtype != "int32":
             reach = port.grid.scale * HALF_OF_INT8 if port.grid is not None else 1.0
             value = (value.astype(np.float32) + reach * generator.random(port.shape, np.float32)).astype(port.dtype)
-        stored[port.name] = value
+        stored.update(zip((p.name for p in binding.inputs), split(value, binding.inputs), strict=True))
     return stored
 
 

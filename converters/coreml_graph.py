@@ -57,7 +57,7 @@ def accumulators(program: StreamProgram, exported: ExportedProgram) -> frozenset
     results = signature.user_outputs[len(program.outputs) :]
     return frozenset(
         state.logical.name
-        for state, source, result in zip(program.states, sources, results, strict=True)
+        for state, ((source, *_), (result, *_)) in zip(program.states, program.loops(sources, results), strict=True)
         if (state.form is StateForm.MEAN or sum(size > 1 for size in state.input.shape) <= 1)
         and state.input.dtype == "float32"
         and _reaches(nodes[str(source)], nodes[str(result)])

@@ -28,10 +28,12 @@ def state_grids(specification: Specification, manifest: PortManifest) -> dict[st
     program = _Program(main_block(specification).operations)
     grids: dict[str, Quantization] = {}
     for binding in manifest.states:
-        entering = program.grids_after(binding.input.name)
-        leaving = program.grids_before(binding.output.name)
-        if leaving is None or not entering:
+        # A slot that nobody reads but the next step is only moved: it says nothing.
+        taken = [program.grids_after(port.name) for port in binding.inputs if program.is_read(port.name)]
+        given = [program.grids_before(port.name) for port in binding.outputs]
+        if not taken or not all(taken) or None in given:
             continue  # float on one side at least: no grid that both sides could share
+        entering, leaving = set[Grid]().union(*taken), set[Grid]().union(*(g for g in given if g is not None))
         if len(entering | leaving) > 1:
             raise ConversionError(
                 f"State {binding.state!r} of {manifest.model!r} enters with {_listed(entering)} and leaves with "
@@ -61,6 +63,10 @@ class _Program:
                 self._makers[output.name] = operation
             for name in _names(operation):
                 self._takers.setdefault(name, []).append(operation)
+
+    def is_read(self, name: str) -> bool:
+        """Whether any operator takes the value."""
+        return name in self._takers
 
     def grids_after(self, name: str) -> set[Grid]:
         """Grids that the value is rounded to; empty where an operator takes it unrounded."""

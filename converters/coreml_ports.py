@@ -59,13 +59,7 @@ def with_grids(program: StreamProgram, grids: Mapping[str, Quantization]) -> Str
     """The program whose states named in `grids` declare the int8 grid that their values lie on."""
     return program.replace(
         states=tuple(
-            StateSpec(
-                s.logical,
-                s.form,
-                s.initial,
-                s.input.model_copy(update={"grid": grids.get(s.logical.name)}),
-                s.output.model_copy(update={"grid": grids.get(s.logical.name)}),
-            )
+            s.with_ports(lambda port, s=s: port.model_copy(update={"grid": grids.get(s.logical.name)}))  # type: ignore[misc]
             for s in program.states
         )
     )
@@ -102,7 +96,7 @@ def _state(state: StateSpec, precision: Precision, accumulators: AbstractSet[str
     dtype = PORT_TYPES[state.input.dtype]
     if dtype == "float32" and precision not in FLOAT32 and state.logical.name not in accumulators:
         dtype = "float16"
-    return StateSpec(state.logical, state.form, state.initial, _typed(state.input, dtype), _typed(state.output, dtype))
+    return state.with_ports(lambda port: _typed(port, dtype))
 
 
 def _typed(port: PortT, dtype: DType) -> PortT:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mvtool.converters.coreml_tools import Specification
 from mvtool.errors import ConversionError
-from mvtool.ports import InputPort, OutputPort, PortManifest, StateBinding, TensorPort
+from mvtool.ports import Binding, InputPort, OutputPort, PortManifest, RingBinding, TensorPort
 
 PORTS_KEY = "mvtool.ports"
 # FeatureTypes.proto, ArrayFeatureType.ArrayDataType
@@ -122,16 +122,31 @@ def _output_sentence(port: OutputPort) -> str:
     return f"Model output {port.shape}" + (f": {port.meaning}." if port.meaning else ".")
 
 
-def _state_sentences(binding: StateBinding, meaning: str) -> dict[str, str]:
+def _state_sentences(binding: Binding, meaning: str) -> dict[str, str]:
     element = binding.reset.element_hex
     zeros = element is not None and set(element) <= {"0"}
     first = "zeros" if zeros else "the reset bytes of the port manifest"
     what = f"State '{binding.state}'" + (f" ({meaning})" if meaning else "")
+    if isinstance(binding, RingBinding):
+        return _slot_sentences(binding, what, first)
     return {
         binding.input.name: f"{what} before the step: {first} at the first frame, then output '{binding.output.name}' "
         "of the step before, unchanged.",
         binding.output.name: f"{what} after the step: feed it to input '{binding.input.name}' of the next step.",
     }
+
+
+def _slot_sentences(binding: RingBinding, what: str, first: str) -> dict[str, str]:
+    added, sources = len(binding.outputs), [f"output '{port.name}'" for port in binding.outputs]
+    sources = [*(f"input '{port.name}'" for port in binding.inputs[added:]), *sources]
+    sentences = {
+        port.name: f"{what}, slot {number} of {len(sources)}, oldest first: {first} at the first frame, then {source} of the step "
+        "before, unchanged."
+        for number, (port, source) in enumerate(zip(binding.inputs, sources, strict=True), start=1)
+    }
+    for port, target in zip(binding.outputs, binding.inputs[-added:], strict=True):
+        sentences[port.name] = f"{what}, newest: feed it to input '{target.name}' of the next step."
+    return sentences
 
 
 def check_ports(specification: Specification, manifest: PortManifest) -> None:

@@ -7,6 +7,9 @@
           convolutions are float32
     int8-weights  float32 throughout; dense layers and 1x1 convolutions read int8 weights
 
+A program with slots (`mvtool.ports.RingBinding`) reads its inputs where the caller has them, so that slots are handed on by
+their pointers; others have memory of their own for their inputs.
+
 A `.pte` knows positions only: port `i` of the manifest is argument or result `i` of `forward`. The manifest
 itself is what the method `mvtool_ports` returns. The written file is executed before it takes its place.
 """
@@ -14,7 +17,7 @@ itself is what the method `mvtool_ports` returns. The written file is executed b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -167,7 +170,7 @@ def _differences(
             expected = reference([_real(p, a) for p, a in zip(ported.input_ports, [*frames, *states], strict=True)])
             for port, one, other in zip(ported.output_ports, given, expected, strict=True):
                 found.append((port.name, _excess(port, one, other, bound)))
-            states = list(given[len(ported.outputs) :])
+            states = ported.following(states, given[len(ported.outputs) :])
     return found
 
 
@@ -202,13 +205,14 @@ def _stored(port: PortT, quantization: Quantization | None) -> PortT:
 
 
 def _stored_state(state: StateSpec, quantized: QuantizedProgram) -> StateSpec:
-    grid = quantized.ports.get(state.input.name)
-    return replace(state, input=_stored(state.input, grid), output=_stored(state.output, grid))
+    grid = quantized.ports.get(state.inputs[0].name)
+    return state.with_ports(lambda port: _stored(port, grid))
 
 
 def _lower(program: StreamProgram, manifest: PortManifest) -> tuple[bytes, list[str]]:
     try:
-        return lower_to_executorch(program.exported, {PORTS_METHOD: manifest.to_json()})
+        moves = all(state.slots is None for state in program.states)
+        return lower_to_executorch(program.exported, {PORTS_METHOD: manifest.to_json()}, plan_inputs=moves)
     except (RuntimeError, ValueError, AssertionError, KeyError, AttributeError, TypeError) as error:
         raise ConversionError(
             f"ExecuTorch cannot export {program.info.name!r}: {type(error).__name__}: {error}. "

@@ -103,6 +103,25 @@ def biases_apart(exported: ExportedProgram) -> ExportedProgram:
     return changed
 
 
+def inputs_apart(exported: ExportedProgram) -> ExportedProgram:
+    """A copy of a program whose results that are inputs are copies of them.
+
+    Such a result would be the input's own tensor: who places its memory would place the input's.
+    """
+    changed = copy.deepcopy(exported)
+    graph, output = changed.graph, changed.graph.output_node()
+    results = list(argument(output, 0))
+    for position, node in enumerate(results):
+        if node.op == "placeholder":
+            with graph.inserting_before(output):
+                results[position] = graph.call_function(aten.clone.default, (node,))
+            results[position].meta["val"] = node.meta["val"]
+            changed.graph_signature.output_specs[position].arg.name = results[position].name
+    output.args = (tuple(results),)
+    changed.graph_module.recompile()
+    return changed
+
+
 def is_weight_only(node: fx.Node) -> bool:
     """Whether a dense layer, of ATen or of the exporter's own dialect, has int8 weights and computes on floats.
 

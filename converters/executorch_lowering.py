@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from mvtool.converters.executorch_graph import is_weight_only
+from mvtool.converters.executorch_graph import inputs_apart, is_weight_only
 from mvtool.converters.executorch_xnnpack import fold_movement
 from mvtool.extras import require
 
@@ -44,17 +44,23 @@ ACTS_ON: dict[str, Callable[[Any], bool]] = {
 Symbolic sizes do not occur: every port of a stream program has a fixed shape."""
 
 
-def lower_to_executorch(exported: ExportedProgram, constant_methods: dict[str, Any]) -> tuple[bytes, list[str]]:
+def lower_to_executorch(
+    exported: ExportedProgram, constant_methods: dict[str, Any], plan_inputs: bool = True
+) -> tuple[bytes, list[str]]:
     """Delegate to XNNPACK and serialize.
 
     Args:
         exported: Functional graph, at most four axes.
         constant_methods: Method name to the constant it returns.
+        plan_inputs: The program has memory for its inputs, into which the runtime copies what it is given; it reuses that
+            memory within a step. Else the program reads the caller's memory and leaves it as it is.
 
     Returns:
         The file's bytes, and the names of the operators that stayed outside the delegates.
     """
     exir = require("executorch.exir", PURPOSE)
+    if not plan_inputs:
+        exported = inputs_apart(exported)
     strip_origins(exported.graph_module)
     with adjusted_exporter():
         partitioner = _partitioner()
@@ -63,7 +69,9 @@ def lower_to_executorch(exported: ExportedProgram, constant_methods: dict[str, A
         edge = exir.to_edge(exported, constant_methods=constant_methods, compile_config=config)
         edge = edge.to_backend(partitioner)
         outside = _outside(edge.exported_program().graph_module)
-        program = edge.to_executorch(exir.ExecutorchBackendConfig(emit_stacktrace=False))
+        planning = exir.passes.MemoryPlanningPass(alloc_graph_input=plan_inputs)
+        backend = exir.ExecutorchBackendConfig(emit_stacktrace=False, memory_planning_pass=planning)
+        program = edge.to_executorch(backend)
     return bytes(program.buffer), outside
 
 

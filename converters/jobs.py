@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from mvtool.build import AccuracyControl, CalibrationEntry
-from mvtool.ports import Document, PortManifest, Precision, Runtime
+from mvtool.ports import Document, PortManifest, Precision, Runtime, StateLayout
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
@@ -28,6 +28,7 @@ class Job(Document):
         clips: The user's calibration data; None for the bundled clip.
         target: Runtime of the artifact.
         precision: Precision of the artifact.
+        layout: How it holds queues of past frames.
         output: Artifact to write, or the record of state ranges.
         simulation: Folder for the quantized PyTorch program, where the target has one.
         float_layers: Layers that stay float in an int8 artifact, see `mvtool.quantization.layers`.
@@ -40,6 +41,7 @@ class Job(Document):
     clips: str | None = None
     target: Runtime | None = None
     precision: Precision | None = None
+    layout: StateLayout = StateLayout.SHIFT
     output: str | None = None
     simulation: str | None = None
     float_layers: tuple[str, ...] = ()

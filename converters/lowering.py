@@ -4,7 +4,7 @@ A lowered program takes and gives its ports as they are in the artifact: at most
 one dropped, channels last where the recipe says so. The passes, in order:
 
     [write out recurrent layers] -> fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift
-    -> lower to four axes, with 2D operators
+    -> [take states apart into slots] -> lower to four axes, with 2D operators
 
 Each runs through `Draft.checked`, which rolls the graph before and after and records the difference.
 """
@@ -12,21 +12,26 @@ Each runs through `Draft.checked`, which rolls the graph before and after and re
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mvtool.converters import places
+from mvtool.converters.naming import Names
 from mvtool.converters.port_types import port_type
 from mvtool.converters.recipe import HardSwishForm, Recipe
-from mvtool.converters.rewrites import factorise, fold_affine, fold_batch_norm, handlers, hard_swish, recurrent
+from mvtool.converters.rewrites import factorise, fold_affine, fold_batch_norm, handlers, hard_swish, recurrent, ring
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.folded import ORDER, Folded, permute, reshape_folded
 from mvtool.converters.rewrites.rank import HighRank, RankLowering
+from mvtool.converters.state_forms import Queue
 from mvtool.errors import ConversionError
-from mvtool.ports import TensorPort
-from mvtool.program import StateSpec, StreamProgram
+from mvtool.ports import StateForm, StateLayout, TensorPort
+from mvtool.program import Slots, StateSpec, StreamProgram
+from mvtool.slots import whole_port
 
 # A rewrite that changes results by more than this is a defect of mvtool, not rounding.
 LARGEST_DIFFERENCE = 1e-4
@@ -35,12 +40,13 @@ RANK_NAME = "lower to four axes"
 THREE_D = ("pool3d", "conv3d", "conv_transpose3d", "aten.convolution")
 
 
-def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
+def lower(program: StreamProgram, recipe: Recipe, layout: StateLayout = StateLayout.SHIFT) -> StreamProgram:
     """Lower a captured program.
 
     Args:
         program: As `capture` returned it.
         recipe: Choices for the target.
+        layout: How queues of past frames are held.
 
     Returns:
         A program whose graph takes port arrays.
@@ -58,8 +64,9 @@ def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
     if recipe.unit_clamp_as_relu6:
         draft.checked(hard_swish.UNIT_CLAMP_NAME, hard_swish.factor_unit_clamp)
     draft.checked(fold_affine.NAME, fold_affine.fold_affine)
-    ports = PortPlan(program, recipe, draft.multipliers)
-    lowered = _lower_rank(draft, recipe, ports)
+    queues = ring.take_apart(draft) if layout is StateLayout.RING else {}
+    ports = PortPlan(program, recipe, draft.multipliers, queues)
+    lowered = _lower_rank(draft, recipe, ports, queues)
     _refuse_inexact(draft)
     return ports.apply(program).replace(exported=lowered, rewrites=tuple(draft.reports))
 
@@ -67,34 +74,32 @@ def lower(program: StreamProgram, recipe: Recipe) -> StreamProgram:
 class PortPlan:
     """The ports of a lowered program and the way between them and the graph's values."""
 
-    def __init__(self, program: StreamProgram, recipe: Recipe, multipliers: list[float]) -> None:
+    def __init__(
+        self, program: StreamProgram, recipe: Recipe, multipliers: list[float], queues: Mapping[int, Queue]
+    ) -> None:
         """Decide every port's form."""
         last = recipe.channels_last_ports
         self.inputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.inputs]
         self.outputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.outputs]
-        self.states = [
-            (_typed(_state_form(s.input, last, factor), recipe), _typed(_state_form(s.output, last, factor), recipe))
-            for s, factor in zip(program.states, multipliers, strict=True)
-        ]
-        self.computed_types = [_dtype(p) for p in program.input_ports]
+        names = Names({p.name for p in (*program.input_ports, *program.output_ports)})
+        states = [_with_slots(state, queues.get(n), names) for n, state in enumerate(program.states)]
+        self.computed_types = [_dtype(p) for p in (*program.inputs, *(p for s in states for p in s.inputs))]
+        self.states = [_state_form(s, recipe, factor) for s, factor in zip(states, multipliers, strict=True)]
 
     def apply(self, program: StreamProgram) -> StreamProgram:
         """`program` with these ports."""
-        states = tuple(
-            StateSpec(s.logical, s.form, s.initial, before, after)
-            for s, (before, after) in zip(program.states, self.states, strict=True)
-        )
-        return program.replace(inputs=tuple(self.inputs), outputs=tuple(self.outputs), states=states)
+        made = {"inputs": tuple(self.inputs), "outputs": tuple(self.outputs), "states": tuple(self.states)}
+        return program.replace(**made).numbered()
 
     @property
     def arguments(self) -> list[TensorPort]:
         """Input ports in argument order."""
-        return [*self.inputs, *(before for before, _ in self.states)]
+        return [*self.inputs, *(port for state in self.states for port in state.inputs)]
 
     @property
     def results(self) -> list[TensorPort]:
         """Output ports in result order."""
-        return [*self.outputs, *(after for _, after in self.states)]
+        return [*self.outputs, *(port for state in self.states for port in state.outputs)]
 
 
 def _typed(port: Any, recipe: Recipe) -> Any:
@@ -106,12 +111,37 @@ def _dtype(port: TensorPort) -> torch.dtype:
     return found
 
 
-def _state_form(port: TensorPort, last: bool, multiplier: float) -> TensorPort:
+def _with_slots(state: StateSpec, queue: Queue | None, names: Names) -> StateSpec:
+    """`state` with a port for every entry of its queue, if it is one that was taken apart."""
+    if queue is None:
+        return state
+    shape = tuple(1 if axis == queue.axis else size for axis, size in enumerate(state.logical.shape))
+
+    def entry(port: TensorPort, name: str) -> TensorPort:
+        return port.model_copy(update={"name": name, "logical_shape": shape})
+
+    inputs = tuple(entry(state.input, names.unique(f"{state.input.name}_slot{n}")) for n in range(queue.size))
+    outputs = tuple(entry(state.output, names.unique(f"{state.output.name}{n}")) for n in range(queue.added))
+    if queue.added == 1:
+        outputs = (entry(state.output, state.output.name),)
+    return replace(state, form=StateForm.RING, slots=Slots(queue.axis, inputs, outputs))
+
+
+def _state_form(state: StateSpec, recipe: Recipe, multiplier: float) -> StateSpec:
     """Without channels last, a window of frames is (C, T, H, W): stacking its frames as channels is then free."""
-    shape = port.logical_shape
-    window = len(shape) == 5 and shape[2] > 1
-    form: TensorPort = port_form(port, shape, last, (1, 2, 3, 4) if window else ORDER, multiplier)
-    return form
+    window = len(state.logical.shape) == 5 and state.logical.shape[2] > 1
+    order = (1, 2, 3, 4) if window else ORDER
+
+    def formed(port: TensorPort) -> TensorPort:
+        port = port_form(port, port.logical_shape, recipe.channels_last_ports, order, multiplier)
+        return _typed(port, recipe)  # type: ignore[no-any-return]
+
+    made = state.with_ports(formed)
+    if made.slots is None:
+        return made
+    names, slots = (state.input.name, state.output.name), made.slots
+    before, after = (whole_port(name, slots.inputs, slots.axis) for name in names)
+    return replace(made, input=before, output=after)
 
 
 def port_form(port: Any, shape: tuple[int, ...], last: bool, order: tuple[int, ...], multiplier: float = 1.0) -> Any:
@@ -198,7 +228,9 @@ def _leave(value: Tensor | Folded, port: TensorPort) -> Tensor:
     return permute(value, port.permutation).reshape(port.shape)
 
 
-def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.ExportedProgram:
+def _lower_rank(
+    draft: Draft, recipe: Recipe, ports: PortPlan, queues: Mapping[int, Queue]
+) -> torch.export.ExportedProgram:
     changes = Changes()
     handlers.load()
     body = RankLowering(draft.module, recipe, changes)
@@ -213,7 +245,8 @@ def _lower_rank(draft: Draft, recipe: Recipe, ports: PortPlan) -> torch.export.E
     except ValueError as error:
         raise ConversionError(f"{draft.program.info.name} cannot be lowered to four axes: {error}.") from error
     exported.graph.eliminate_dead_code()
-    difference = draft.difference(_ThroughPorts(exported.module(check_guards=False), ports))
+    through = _ThroughPorts(exported.module(check_guards=False), ports)
+    difference = draft.difference(ring.Whole(draft, through, queues))
     draft.reports.append(changes.report(RANK_NAME, difference))
     return exported
 

@@ -49,7 +49,7 @@ from mvtool.errors import (
 )
 from mvtool.extras import EXTRA_OF_PACKAGE
 from mvtool.files import atomic_path
-from mvtool.ports import AnyArray, Precision, Preprocessing, Runtime
+from mvtool.ports import AnyArray, Precision, Preprocessing, Runtime, StateLayout
 from mvtool.preprocessing import plain
 from mvtool.threads import single_threaded_torch
 
@@ -80,7 +80,7 @@ _WHY_NOT = {
     Precision.INT8_DYNAMIC: "Core ML rounds no activations at run time; int8 and int8-weights are its forms with int8 weights",
 }
 """Why a runtime has no recipe for a precision."""
-_Closed = TypeVar("_Closed", Runtime, Precision)
+_Closed = TypeVar("_Closed", Runtime, Precision, StateLayout)
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class Request:
         parallel: Worker processes at a time.
         options: What the manifest says of the conversion.
         goal: Accuracy that int8 must keep.
+        layout: How artifacts hold queues of past frames.
     """
 
     artifacts: tuple[tuple[Runtime, Precision], ...]
@@ -102,6 +103,7 @@ class Request:
     parallel: int
     options: Mapping[str, object]
     goal: Goal | None = None
+    layout: StateLayout = StateLayout.SHIFT
 
     @property
     def int8(self) -> bool:
@@ -131,6 +133,7 @@ def convert(
     max_drop: float | None = None,
     evaluation: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    state_layout: str = "shift",
     stage_timeout_s: float = STAGE_TIMEOUT_S,
     parallel: int | None = None,
     listener: Listener | None = None,
@@ -164,6 +167,8 @@ def convert(
         evaluation: Labelled videos that the drop is counted on, see `mvtool.datasets.spec`.
         preprocessing: From camera bytes to the picture input of a model that is not of the zoo. By default RGB / 255 at
             the input's size.
+        state_layout: `shift`: a queue of past frames is one port, which the graph shifts; `ring`: each of its frames is a port,
+            the graph gives the newest and the app moves pointers, see `mvtool.ports.RingBinding`.
         stage_timeout_s: Longest time of one stage in one worker.
         parallel: Worker processes at a time; the number of cores by default, at most 4.
         listener: Told of every stage.
@@ -183,6 +188,9 @@ def convert(
     tell: Listener = listener or (lambda event: None)
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels, rewrite)
     request = replace(request, goal=_goal(request, max_drop, evaluation))
+    (layout,) = _each(StateLayout, "state layout", [state_layout])
+    if layout is not StateLayout.SHIFT:
+        request = replace(request, layout=layout, options={**request.options, "state_layout": layout.value})
     if out is not None:
         check_destination(destination_of(out, ""))
     with stage(tell, "load"):
@@ -450,6 +458,7 @@ def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[di
             calibration=str(shared) if precision is Precision.INT8 else None,
             target=target,
             precision=precision,
+            layout=request.layout,
             output=str(staging / artifact_file_name(model, target, precision)),
             simulation=_simulation(staging, target, precision),
             threads=threads,

@@ -25,7 +25,7 @@ from mvtool.errors import ConversionError, StorageError
 from mvtool.extras import require
 from mvtool.files import atomic_path
 from mvtool.ports import Document, InputPort, LogicalState, OutputPort, StateForm, TensorPort
-from mvtool.program import ModelInfo, RewriteReport, StateSpec, StreamProgram
+from mvtool.program import ModelInfo, RewriteReport, Slots, StateSpec, StreamProgram
 
 JSON_FILE = "program.json"
 INITIAL_FILE = "initial.safetensors"
@@ -37,6 +37,7 @@ class _State(Document):
     form: StateForm
     input: TensorPort
     output: TensorPort
+    slots: Slots | None = None
 
 
 class _Program(Document):
@@ -65,7 +66,10 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
     document = _Program(
         info=program.info,
         inputs=program.inputs,
-        states=tuple(_State(logical=s.logical, form=s.form, input=s.input, output=s.output) for s in program.states),
+        states=tuple(
+            _State(logical=s.logical, form=s.form, input=s.input, output=s.output, slots=s.slots)
+            for s in program.states
+        ),
         outputs=program.outputs,
         rewrites=program.rewrites,
     )
@@ -102,8 +106,7 @@ def load_program(folder: str | os.PathLike[str]) -> StreamProgram:
         initial = load_file(source / INITIAL_FILE)
         exported = load_exported(source / GRAPH_FILE)
         states = tuple(
-            StateSpec(logical=s.logical, form=s.form, initial=initial[s.logical.name], input=s.input, output=s.output)
-            for s in document.states
+            StateSpec(s.logical, s.form, initial[s.logical.name], s.input, s.output, s.slots) for s in document.states
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConversionError(

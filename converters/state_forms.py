@@ -47,7 +47,7 @@ def describe_state(
     """
     if declared is not None:
         return declared
-    fifo = _fifo(before, after)
+    fifo = queue_of(before, after)
     if fifo is not None:
         frames = fifo.size * frames_per_step // fifo.added if fifo.size * frames_per_step % fifo.added == 0 else None
         return StateInfo(f"the last {fifo.size} entries of axis {fifo.axis}, oldest first", StateForm.FIFO, frames)
@@ -62,7 +62,7 @@ def describe_state(
 
 
 @dataclass(frozen=True)
-class _Fifo:
+class Queue:
     """A queue along `axis` with `size` entries, of which a step replaces `added`."""
 
     axis: int
@@ -70,7 +70,7 @@ class _Fifo:
     added: int
 
 
-def _fifo(before: Node, after: Node) -> _Fifo | None:
+def queue_of(before: Node, after: Node) -> Queue | None:
     """The queue, if the next state is the end of `cat([state, new])`, or `cat([end of state, new])`."""
     joined, cut = _unslice(after)
     if joined.target is not _aten.cat.default:
@@ -86,7 +86,15 @@ def _fifo(before: Node, after: Node) -> _Fifo | None:
         return None
     if dropped is not None and dropped != (axis, size - parts[0].meta["val"].shape[axis], size):  # type: ignore[union-attr]
         return None
-    return _Fifo(axis, size, whole - size if dropped is None else size - parts[0].meta["val"].shape[axis])  # type: ignore[union-attr]
+    return Queue(axis, size, whole - size if dropped is None else size - parts[0].meta["val"].shape[axis])  # type: ignore[union-attr]
+
+
+def new_entries(after: Node) -> list[Node]:
+    """What a step puts behind the entries of a queue, see `queue_of`; joined along its axis."""
+    joined, _ = _unslice(after)
+    parts = joined.args[0]
+    assert isinstance(parts, list | tuple)
+    return list(parts[1:])
 
 
 def _unslice(node: Node) -> tuple[Node, tuple[int, int, int] | None]:

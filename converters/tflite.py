@@ -17,7 +17,6 @@ which is the order of `Interpreter.get_input_details()`; its `name` is the key i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from mvtool.converters.tflite_check import smoke_check
 from mvtool.converters.tflite_export import export_float
 from mvtool.converters.tflite_repairs import name_tensors, repair
 from mvtool.files import write_atomic
-from mvtool.ports import PortManifest, Precision, Quantization, Runtime, TensorPort
-from mvtool.program import StateSpec, StreamProgram
+from mvtool.ports import PortManifest, Precision, Quantization, Runtime
+from mvtool.program import StreamProgram
 from mvtool.quantization.pt2e import rounded_weights
 from mvtool.quantization.tflite import TFLiteQuantization, quantize, quantize_weights
 from mvtool.runtimes.litert import METADATA_NAME
@@ -86,20 +85,11 @@ def emit(
 def with_int8_ports(program: StreamProgram, parameters: dict[str, Quantization]) -> StreamProgram:
     """`program` whose named ports are int8 with these parameters; positions follow the port order."""
 
-    def port(old: Any, position: int) -> Any:
-        update: dict[str, object] = {"position": position}
-        if old.name in parameters:
-            update |= {"dtype": "int8", "quantization": parameters[old.name]}
-        return old.model_copy(update=update)
+    def port(old: Any) -> Any:
+        if old.name not in parameters:
+            return old
+        return old.model_copy(update={"dtype": "int8", "quantization": parameters[old.name]})
 
-    first_in, first_out = len(program.inputs), len(program.outputs)
-    inputs = tuple(port(p, i) for i, p in enumerate(program.inputs))
-    outputs = tuple(port(p, i) for i, p in enumerate(program.outputs))
-    states = tuple(
-        _state(s, port(s.input, first_in + i), port(s.output, first_out + i)) for i, s in enumerate(program.states)
-    )
-    return program.replace(inputs=inputs, states=states, outputs=outputs)
-
-
-def _state(state: StateSpec, before: TensorPort, after: TensorPort) -> StateSpec:
-    return replace(state, input=before, output=after)
+    inputs, outputs = (tuple(map(port, ports)) for ports in (program.inputs, program.outputs))
+    states = tuple(state.with_ports(port) for state in program.states)
+    return program.replace(inputs=inputs, states=states, outputs=outputs).numbered()

@@ -43,7 +43,7 @@ def smoke_check(
     Raises:
         ConversionError: It does not load, or computes something else.
     """
-    fed = [*(inputs or _noise(program)), *(np.asarray(s.initial) for s in program.states)]
+    fed = [*(inputs or _noise(program)), *_initial(program)]
     expected = dict(zip((p.name for p in program.output_ports), _reference(program, fed), strict=True))
     found = _execute(data, [p.encode(a) for p, a in zip(manifest.input_ports, fed, strict=True)], program.info.name)
     measure, limit = LIMITS[manifest.precision]
@@ -59,6 +59,12 @@ def smoke_check(
 def _noise(program: StreamProgram) -> list[AnyArray]:
     random = np.random.default_rng(SEED)
     return [random.random(p.logical_shape, dtype=np.float32).astype(p.dtype) for p in program.inputs]
+
+
+def _initial(program: StreamProgram) -> list[AnyArray]:
+    """Logical values of the state ports before the first step."""
+    ports = (port for state in program.states for port in state.inputs)
+    return [port.decode(array) for port, array in zip(ports, program.initial_ports(), strict=True)]
 
 
 def _reference(program: StreamProgram, inputs: list[AnyArray]) -> list[AnyArray]:

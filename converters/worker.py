@@ -124,7 +124,7 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     if job.target is None or job.precision is None:
         raise ConversionError("An emit job needs a target and a precision.")
     with stages.stage("lower"):
-        program = lower(captured, recipe_for(job.target, job.precision))
+        program = lower(captured, recipe_for(job.target, job.precision), job.layout)
     exact = Layers.of(captured).weights(program, job.float_layers)
     emitted = EMITTERS[job.target](job, program, exact, stages)
     rewrites = tuple(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -165,12 +166,11 @@ def rolled(program: StreamProgram, calibration: CalibrationSet) -> Iterator[Roll
     step = graph_step(program)
     with torch.no_grad():
         for clip_index, clip in enumerate(calibration.clips):
-            states = [np.asarray(s.initial) for s in program.states]
-            values = [port.encode(state) for port, state in zip(_state_ports(program), states, strict=True)]
+            values = program.initial_ports()
             for index, inputs in enumerate(clip):
                 fed = [*_encode_inputs(program, inputs), *values]
                 given = step(fed)
-                values = given[len(program.outputs) :]
+                values = program.following(values, given[len(program.outputs) :])
                 yield RolledStep(
                     clip_index, index, _named(program.input_ports, fed), _named(program.output_ports, given)
                 )
@@ -237,8 +237,8 @@ def port_ranges(
             ranges[name] = ranges[name].union(found) if name in ranges else found
         seen(step)
     for state in program.states:
-        tied = ranges[state.input.name].union(ranges[state.output.name])
-        ranges[state.input.name] = ranges[state.output.name] = tied
+        seen_there = [ranges[port.name] for port in (*state.inputs, *state.outputs)]
+        ranges.update(dict.fromkeys((port.name for port in state.ports), reduce(Range.union, seen_there)))
     for port in program.inputs:
         if port.image and program.info.preprocessing is not None:
             ranges[port.name] = image_range(program.info.preprocessing)
@@ -288,10 +288,6 @@ def _encode_inputs(program: StreamProgram, inputs: Step) -> list[AnyArray]:
             f"{[port.name for port in program.inputs]}."
         )
     return [port.encode(array) for port, array in zip(program.inputs, inputs, strict=True)]
-
-
-def _state_ports(program: StreamProgram) -> list[TensorPort]:
-    return [s.input for s in program.states]
 
 
 def _named(ports: Sequence[TensorPort], arrays: Sequence[AnyArray]) -> dict[str, AnyArray]:

@@ -276,8 +276,7 @@ def _pads_space_with_zero(node: Node) -> bool:
 def _int8_ends(program: StreamProgram, graph: Graph) -> set[Node]:
     names = {*int8_inputs(program)}
     kept = int8_states(program)
-    names |= {s.input.name for s in program.states if s.logical.name in kept}
-    names |= {s.output.name for s in program.states if s.logical.name in kept}
+    names |= {port.name for s in program.states if s.logical.name in kept for port in (*s.inputs, *s.outputs)}
     pairs = (*zip(program.input_ports, port_nodes(graph), strict=True),)
     results = (*zip(program.output_ports, result_nodes(graph), strict=True),)
     return {node for port, node in (*pairs, *results) if port.name in names}
@@ -288,7 +287,7 @@ def _float_updates(program: StreamProgram, graph: Graph) -> set[Node]:
     places, results = port_nodes(graph)[len(program.inputs) :], result_nodes(graph)[len(program.outputs) :]
     updates: set[Node] = set()
     # State by state: one layer's mean leads to the next layer's, through all that lies between.
-    for state, before, after in zip(program.states, places, results, strict=True):
+    for state, ((before, *_), (after, *_)) in zip(program.states, program.loops(places, results), strict=True):
         if state.form in FLOAT_FORMS:
             updates |= _reached(before, lambda node: node.users) & _reached(after, lambda node: node.all_input_nodes)
     return updates
@@ -380,8 +379,9 @@ def _groups(program: StreamProgram, graph: Graph, stored: set[Node], int8_nodes:
             for source in data_inputs(node):
                 join(node, source)
     inputs, results = port_nodes(graph)[len(program.inputs) :], result_nodes(graph)[len(program.outputs) :]
-    for before, after in zip(inputs, results, strict=True):
-        join(before, after)
+    for before, after in program.loops(inputs, results):
+        for end in (*before, *after):
+            join(before[0], end)
     members: dict[Node, list[Node]] = {}
     for node in parent:
         members.setdefault(find(node), []).append(node)

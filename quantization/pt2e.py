@@ -61,10 +61,10 @@ class QuantizedProgram:
     def __post_init__(self) -> None:
         """Refuse states whose two ends differ."""
         for state in self.program.states:
-            before, after = self.ports.get(state.input.name), self.ports.get(state.output.name)
-            if before != after:
+            before, *others = (self.ports.get(port.name) for port in (*state.inputs, *state.outputs))
+            if after := [other for other in others if other != before]:
                 raise ConversionError(
-                    f"State {state.logical.name!r} enters with {before} and leaves with {after}; both ends must share "
+                    f"State {state.logical.name!r} enters with {before} and leaves with {after[0]}; both ends must share "
                     "one scale and zero point."
                 )
 
@@ -193,6 +193,7 @@ def register_operators() -> None:
 
 
 def _port_names(program: StreamProgram, module: GraphModule) -> list[tuple[TensorPort, str]]:
+    """Ports and their nodes; the inputs come last, so that one that is a result too has its own range, a camera's exact one."""
     inputs = zip(program.input_ports, port_nodes(module.graph), strict=True)
     outputs = zip(program.output_ports, result_nodes(module.graph), strict=True)
-    return [(port, node.name) for port, node in (*inputs, *outputs)]
+    return [(port, node.name) for port, node in (*outputs, *inputs)]

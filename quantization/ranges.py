@@ -41,7 +41,7 @@ def observe(program: StreamProgram, graph: GraphModule, calibration: Calibration
                     watching = _watching(graph, frozenset(names))
                     lows, highs = torch.full((len(names),), math.inf), torch.full((len(names),), -math.inf)
                 *results, low, high = watching(*frames, *states)
-                states = results[skipped:]
+                states = program.following(states, results[skipped:])
                 torch.minimum(lows, low, out=lows)
                 torch.maximum(highs, high, out=highs)
     return {name: _finite(name, *ends) for name, *ends in zip(names, lows.tolist(), highs.tolist(), strict=True)}

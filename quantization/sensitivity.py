@@ -121,11 +121,11 @@ def measure(
     short = replace(calibration, clips=tuple(clip[:STEPS] for clip in calibration.clips[:CLIPS]))
     found = observe(lowered, module, short)
     shared = port_ranges(lowered, short)
-    nodes = (*port_nodes(module.graph), *result_nodes(module.graph))
+    nodes = (*result_nodes(module.graph), *port_nodes(module.graph))
     found.update(
         {
             node.name: shared[p.name]
-            for p, node in zip((*lowered.input_ports, *lowered.output_ports), nodes, strict=True)
+            for p, node in zip((*lowered.output_ports, *lowered.input_ports), nodes, strict=True)
         }
     )
     plan = make_plan(lowered, module, found)
@@ -204,7 +204,7 @@ def _rolled(program: StreamProgram, module: GraphModule, calibration: Calibratio
             for step in clip:
                 frames = [torch.from_numpy(port.encode(a)) for port, a in zip(program.inputs, step, strict=True)]
                 results = module(*frames, *states)
-                states = list(results[len(program.outputs) :])
+                states = program.following(states, results[len(program.outputs) :])
                 for kept, result in zip(seen, results, strict=False):
                     kept.append(result.numpy().copy())
     return [np.stack(kept) for kept in seen]

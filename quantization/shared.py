@@ -54,6 +54,13 @@ def load_shared(program: StreamProgram, folder: Path) -> tuple[CalibrationSet, d
         stored = _RANGES.validate_json((folder / RANGES_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise ConversionError(f"The calibration in {folder} cannot be read: {error}. Convert again.") from error
-    factors = {port.name: port.multiplier for port in (*program.input_ports, *program.output_ports)}
-    ranges = {name: Range(low * factors[name], high * factors[name]) for name, (low, high) in stored.items()}
+    sources = {port.name: (port.name, port.multiplier) for port in (*program.inputs, *program.outputs)}
+    for state in program.states:
+        # A slot holds what the whole state of the captured program does.
+        sources.update({port.name: (state.input.name, port.multiplier) for port in state.ports})
+    ranges = {
+        name: Range(stored[source][0] * factor, stored[source][1] * factor)
+        for name, (source, factor) in sources.items()
+        if source in stored
+    }
     return CalibrationSet.load(folder / CLIPS_FILE), ranges

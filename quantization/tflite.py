@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
@@ -112,26 +113,23 @@ def quantize_weights(graph: Graph, program: StreamProgram, precision: Precision)
 
 
 def _float_states(graph: Graph, program: StreamProgram) -> list[tuple[int, int]]:
-    """Tensors at both ends of the states whose float value is the point."""
+    """Tensors at both ends of the states whose float value is the point; each is one tensor."""
     loops = zip(program.states, _loops(graph, program), strict=True)
-    return [loop for state, (_, loop) in loops if state.form in FLOAT_FORMS]
+    return [(before[0], after[0]) for state, (before, after) in loops if state.form in FLOAT_FORMS]
 
 
 def _int8_tensors(graph: Graph, program: StreamProgram) -> frozenset[int]:
     """Tensors of the ports that are int8."""
     chosen, kept = int8_inputs(program), int8_states(program)
     inputs = [graph.inputs[i] for i, port in enumerate(program.inputs) if port.name in chosen]
-    loops = [loop for name, loop in _loops(graph, program) if name in kept]
-    return frozenset([*inputs, *(tensor for loop in loops for tensor in loop)])
+    loops = zip(program.states, _loops(graph, program), strict=True)
+    ends = [t for state, loop in loops if state.logical.name in kept for side in loop for t in side]
+    return frozenset([*inputs, *ends])
 
 
-def _loops(graph: Graph, program: StreamProgram) -> list[tuple[str, tuple[int, int]]]:
-    """Name, input tensor and output tensor of every state."""
-    first_in, first_out = len(program.inputs), len(program.outputs)
-    return [
-        (state.logical.name, (graph.inputs[first_in + number], graph.outputs[first_out + number]))
-        for number, state in enumerate(program.states)
-    ]
+def _loops(graph: Graph, program: StreamProgram) -> list[tuple[list[int], list[int]]]:
+    """Input tensors and output tensors of every state."""
+    return program.loops(graph.inputs[len(program.inputs) :], graph.outputs[len(program.outputs) :])
 
 
 def _with_what_states_share(
@@ -144,15 +142,12 @@ def _with_what_states_share(
     """`ranges` of the ports, those of int8 states widened to all that shares their scale."""
     parameters, kept = port_parameters(program, ranges), int8_states(program)
     pinned = {graph.inputs[i]: parameters[p.name] for i, p in enumerate(program.inputs) if p.name in parameters}
-    states = [
-        (state, loop)
-        for state, (name, loop) in zip(program.states, _loops(graph, program), strict=True)
-        if name in kept
-    ]
-    own = [(*loop, ranges[s.input.name].union(ranges[s.output.name])) for s, loop in states]
+    loops = zip(program.states, _loops(graph, program), strict=True)
+    states = [(state, [*before, *after]) for state, (before, after) in loops if state.logical.name in kept]
+    own = [(ends, reduce(Range.union, (ranges[p.name] for p in (*s.inputs, *s.outputs)))) for s, ends in states]
     found = dict(ranges)
     for (state, _), wide in zip(states, widened(graph, domains, observed, pinned, own), strict=True):
-        found[state.input.name] = found[state.output.name] = wide
+        found.update({port.name: wide for port in state.ports})
     return found
 
 
@@ -165,7 +160,7 @@ def port_parameters(program: StreamProgram, ranges: Mapping[str, Range]) -> dict
     states = int8_states(program)
     chosen = int8_inputs(program)
     names = [p.name for p in program.inputs if p.name in chosen]
-    names += [p.name for s in program.states if s.logical.name in states for p in (s.input, s.output)]
+    names += [p.name for s in program.states if s.logical.name in states for p in s.ports]
     missing = [name for name in names if name not in ranges]
     if missing:
         raise ConversionError(f"The calibration of {program.info.name} gave no range for the ports {missing}.")
@@ -180,12 +175,10 @@ def check_ties(graph: Graph, program: StreamProgram) -> None:
     Raises:
         ConversionError: A state's two sides differ in type, scale or zero point.
     """
-    first_in, first_out = len(program.inputs), len(program.outputs)
-    for index, state in enumerate(program.states):
-        before, after = graph.inputs[first_in + index], graph.outputs[first_out + index]
-        sides = [(graph.dtype(t), graph.quantization(t)) for t in (before, after)]
-        if sides[0] != sides[1]:
+    for state, (before, after) in zip(program.states, _loops(graph, program), strict=True):
+        sides = [(graph.dtype(t), graph.quantization(t)) for t in (*before, *after)]
+        if other := [side for side in sides if side != sides[0]]:
             raise ConversionError(
-                f"State {state.logical.name!r} enters as {sides[0]} and leaves as {sides[1]}; both sides of the loop "
+                f"State {state.logical.name!r} enters as {sides[0]} and leaves as {other[0]}; both sides of the loop "
                 "must agree. Please report this model."
             )

@@ -42,7 +42,8 @@ def observe(data: bytes, program: StreamProgram, calibration: CalibrationSet) ->
                 interpreter.set_tensor(index, array)
             interpreter.invoke()
             _widen(interpreter, watched, found)
-            states = [interpreter.get_tensor(index) for index in given[len(program.outputs) :]]
+            newest = [interpreter.get_tensor(index) for index in given[len(program.outputs) :]]
+            states = program.following(states, newest)
     return found
 
 

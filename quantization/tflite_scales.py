@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mvtool.converters.tflite_graph import Graph
@@ -55,7 +55,7 @@ def widened(
     domains: Domains,
     ranges: Mapping[int, Range],
     pinned: Mapping[int, Quantization],
-    loops: Iterable[tuple[int, int, Range]],
+    loops: Iterable[tuple[Sequence[int], Range]],
 ) -> list[Range]:
     """The ranges that int8 states need for all that shares their scale.
 
@@ -67,7 +67,7 @@ def widened(
         domains: Which operators compute in int8.
         ranges: Observed range of each tensor.
         pinned: Tensors whose parameters are given, without the states.
-        loops: Input tensor, output tensor and range of each int8 state.
+        loops: Input and output tensors, and range, of each int8 state.
 
     Returns:
         A range for each state; its own where the others lie in it but for rounding, which keeps a state's scale equal
@@ -78,12 +78,12 @@ def widened(
     """
     states = list(loops)
     groups, _ = _tied(graph, domains, pinned)
-    for before, after, _ in states:
-        groups.add(before)
-        groups.add(after)
-        groups.tie(before, after)
+    for ends, _ in states:
+        for end in ends:
+            groups.add(end)
+            groups.tie(ends[0], end)
     united = groups.united(graph, ranges)
-    return [_covering(own, united.get(groups.root(before), own)) for before, _, own in states]
+    return [_covering(own, united.get(groups.root(ends[0]), own)) for ends, own in states]
 
 
 def _covering(own: Range, others: Range) -> Range:

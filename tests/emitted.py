@@ -9,7 +9,7 @@ from mvtool.converters.jobs import Job
 from mvtool.converters.lowering import lower
 from mvtool.converters.recipe import recipe_for
 from mvtool.converters.targets import EMITTERS, Emitted
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import Precision, Runtime, StateLayout
 from mvtool.program import StreamProgram
 from mvtool.quantization.shared import save_shared
 from mvtool.quantization.sources import load_calibration
@@ -34,12 +34,24 @@ class Quiet:
         self.notes.append(message)
 
 
-def write(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> Path:
+def write(
+    program: StreamProgram,
+    target: Runtime,
+    precision: Precision,
+    folder: Path,
+    layout: StateLayout = StateLayout.SHIFT,
+) -> Path:
     """Emit one artifact in this process."""
-    return emitted(program, target, precision, folder)[0]
+    return emitted(program, target, precision, folder, layout)[0]
 
 
-def emitted(program: StreamProgram, target: Runtime, precision: Precision, folder: Path) -> tuple[Path, Emitted]:
+def emitted(
+    program: StreamProgram,
+    target: Runtime,
+    precision: Precision,
+    folder: Path,
+    layout: StateLayout = StateLayout.SHIFT,
+) -> tuple[Path, Emitted]:
     """Emit one artifact in this process; the file, and what its emitter says of it."""
     shared = folder / "shared"
     if precision is Precision.INT8:
@@ -54,5 +66,5 @@ def emitted(program: StreamProgram, target: Runtime, precision: Precision, folde
         calibration=str(shared),
         simulation=str(folder / "simulation"),
     )
-    lowered = lower(program, recipe_for(target, precision))
+    lowered = lower(program, recipe_for(target, precision), layout)
     return output, EMITTERS[target](job, lowered, frozenset(), Quiet())  # type: ignore[arg-type]

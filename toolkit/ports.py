@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mvtool import slots
 from mvtool.errors import ManifestError
 
 PORTS_SCHEMA = "mvtool.ports/1"
@@ -78,10 +79,22 @@ class Precision(StrEnum):
         return {Precision.INT8_DYNAMIC: Precision.INT8, Precision.INT8_WEIGHTS: Precision.FP32}.get(self, self)
 
 
+class StateLayout(StrEnum):
+    """How artifacts hold a queue of past frames.
+
+    SHIFT: One port in and one out; the graph moves the frames.
+    RING: A port in for every frame and one out for each new one; the app moves pointers.
+    """
+
+    SHIFT = "shift"
+    RING = "ring"
+
+
 class StateForm(StrEnum):
     """How a state tensor holds the past."""
 
     FIFO = "fifo"
+    RING = "ring"
     MEAN = "mean"
     COUNTER = "counter"
     PHASE = "phase"
@@ -311,16 +324,81 @@ class StateBinding(Document):
     output: TensorPort
     reset: ResetBytes
 
+    @property
+    def inputs(self) -> tuple[TensorPort, ...]:
+        """The ports in, as for a ring."""
+        return (self.input,)
+
+    @property
+    def outputs(self) -> tuple[TensorPort, ...]:
+        """The ports out, as for a ring."""
+        return (self.output,)
+
     @model_validator(mode="after")
     def _ports_agree(self) -> StateBinding:
-        for field in ("shape", "dtype", "logical_shape", "permutation", "multiplier", "quantization", "grid"):
-            before, after = getattr(self.input, field), getattr(self.output, field)
+        if self.form is StateForm.RING:
+            raise ValueError(f"state {self.state!r} is a ring, which has `axis`, `inputs` and `outputs`")
+        _check_alike(self.state, self.inputs, self.outputs)
+        return self
+
+
+class RingBinding(Document):
+    """How one artifact holds a logical state in slots, one for each entry of a queue.
+
+    A step takes all slots and gives the newest entries alone. For the next step, with n outputs, input i takes what
+    input i + n took in this one, and the last n inputs take the outputs, all unchanged. Only pointers need to move.
+
+    Attributes:
+        state: Name of the `LogicalState`.
+        form: Always `ring`.
+        axis: Axis of the logical state that the slots lie along.
+        inputs: Ports that take the slots before a step, oldest first.
+        outputs: Ports that give the newest entries, oldest first.
+        reset: Bytes of all `inputs` before the first frame, one after another.
+    """
+
+    state: Identifier
+    form: Literal[StateForm.RING]
+    axis: int = Field(ge=0)
+    inputs: tuple[TensorPort, ...] = Field(min_length=2)
+    outputs: tuple[TensorPort, ...] = Field(min_length=1)
+    reset: ResetBytes
+
+    @property
+    def input(self) -> TensorPort:
+        """All slots as one tensor: the form of `Session.state`. The artifact has no such port."""
+        return slots.whole_port(self.state, self.inputs, self.axis)
+
+    @property
+    def output(self) -> TensorPort:
+        """The same, after the step."""
+        return self.input
+
+    @model_validator(mode="after")
+    def _slots_agree(self) -> RingBinding:
+        _check_alike(self.state, self.inputs, self.outputs)
+        shape = self.inputs[0].logical_shape
+        if self.axis >= len(shape) or shape[self.axis] != 1:
+            raise ValueError(f"a slot of state {self.state!r} has shape {shape}; axis {self.axis} must have size 1")
+        if len(self.outputs) >= len(self.inputs):
+            raise ValueError(f"state {self.state!r} has {len(self.outputs)} outputs for {len(self.inputs)} slots")
+        return self
+
+
+Binding = StateBinding | RingBinding
+"""How one artifact holds one logical state. Both have `inputs` and `outputs`, the ports of the artifact, and `input` and `output`,
+ports that describe the state in one tensor."""
+
+
+def _check_alike(state: str, inputs: tuple[TensorPort, ...], outputs: tuple[TensorPort, ...]) -> None:
+    for field in ("shape", "dtype", "logical_shape", "permutation", "multiplier", "quantization", "grid"):
+        before = getattr(inputs[0], field)
+        for after in (getattr(port, field) for port in (*inputs, *outputs)):
             if before != after:
                 raise ValueError(
-                    f"state {self.state!r} enters with {field} {before} and leaves with {after}; "
+                    f"state {state!r} enters with {field} {before} and leaves with {after}; "
                     "both sides of the loop must agree"
                 )
-        return self
 
 
 class Preprocessing(Document):
@@ -380,7 +458,7 @@ class PortManifest(Document):
     preprocessing: Preprocessing | None = None
     inputs: tuple[InputPort, ...] = Field(min_length=1)
     logical_states: tuple[LogicalState, ...] = ()
-    states: tuple[StateBinding, ...] = ()
+    states: tuple[Binding, ...] = ()
     outputs: tuple[OutputPort, ...] = ()
     labels: str | None = None
     class_names: tuple[str, ...] = ()
@@ -400,12 +478,12 @@ class PortManifest(Document):
     @property
     def input_ports(self) -> list[TensorPort]:
         """All inputs of the artifact in position order."""
-        return sorted((*self.inputs, *(b.input for b in self.states)), key=lambda p: p.position)
+        return sorted((*self.inputs, *(p for b in self.states for p in b.inputs)), key=lambda p: p.position)
 
     @property
     def output_ports(self) -> list[TensorPort]:
         """All outputs of the artifact in position order."""
-        return sorted((*self.outputs, *(b.output for b in self.states)), key=lambda p: p.position)
+        return sorted((*self.outputs, *(p for b in self.states for p in b.outputs)), key=lambda p: p.position)
 
     def to_json(self) -> str:
         """Canonical JSON: the same manifest always gives the same text."""

@@ -22,7 +22,8 @@ struct delegate {
     const char *evidence;
 };
 
-/* Every function fails with a message instead of returning an error. `index` counts the plan's lines of that side. */
+/* Every function fails with a message instead of returning an error. `index` counts the plan's inputs, its outputs, or the
+   ports of its `state_ins`. */
 struct backend {
     const char *api;             /* LiteRt, TfLite or ExecuTorch */
     const char *library;         /* file name of the runtime library */
@@ -40,7 +41,7 @@ struct backend {
     void *(*map)(struct backend *, enum side, size_t index, bool write);
     void (*unmap)(struct backend *, enum side, size_t index);
     void (*invoke)(struct backend *);
-    /* Makes every state output the state input of the next invoke. */
+    /* Makes every state output a state input of the next invoke, and moves the slots of a ring up. */
     void (*loop_states)(struct backend *);
 
     const struct plan *plan;

@@ -16,7 +16,7 @@ static bool overlap(const struct copy *target, const struct copy *source) {
 
 static bool overlapping(const struct copies *copies) {
     for (size_t i = 0; i < copies->count; i++) {
-        for (size_t j = 0; j < copies->count; j++) {
+        for (size_t j = i; j < copies->count; j++) {
             bool same = i == j && copies->list[i].to == copies->list[j].from;
             if (!same && overlap(&copies->list[i], &copies->list[j])) return true;
         }

@@ -24,8 +24,9 @@ struct copies {
 
 void copies_make(struct copies *copies, size_t count);
 
-/* Copies all of `list`. The first call looks whether a target overlaps a source, which memory planners do: they give a
-   state output the place of a state input that is dead by then. If so, all go through memory of their own. */
+/* Copies all of `list`, in its order. The first call looks whether a target overlaps a source of a later copy, which memory
+   planners do: they give a state output the place of a state input that is dead by then. If so, all go through memory of
+   their own. */
 void copies_run(struct copies *copies);
 
 #ifdef __cplusplus

@@ -197,25 +197,37 @@ void check_port(const std::vector<Port>& ports, const char* side, const port& wa
 }
 
 void check_ports(const Runtime& runtime, const plan& plan) {
-  size_t inputs = plan.input_count + plan.state_count, outputs = plan.output_count + plan.state_count;
+  size_t inputs = plan.input_count + plan.state_in_count, outputs = plan.output_count + plan.state_out_count;
   if (runtime.inputs.size() != inputs || runtime.outputs.size() != outputs) {
     fail(EXIT_MODEL, "the model has %zu inputs and %zu outputs, the plan says %zu and %zu", runtime.inputs.size(),
          runtime.outputs.size(), inputs, outputs);
   }
   for (size_t i = 0; i < plan.input_count; i++) check_port(runtime.inputs, "input", plan.inputs[i].port);
   for (size_t i = 0; i < plan.output_count; i++) check_port(runtime.outputs, "output", plan.outputs[i]);
-  for (size_t i = 0; i < plan.state_count; i++) {
-    check_port(runtime.inputs, "input", plan.states[i].in);
-    check_port(runtime.outputs, "output", plan.states[i].out);
-  }
+  for (size_t i = 0; i < plan.state_in_count; i++) check_port(runtime.inputs, "input", plan.state_ins[i]);
+  for (size_t i = 0; i < plan.state_out_count; i++) check_port(runtime.outputs, "output", plan.state_outs[i]);
 }
 
 bool all_ours(const Runtime& runtime, const plan& plan) {
-  for (size_t i = 0; i < plan.state_count; i++) {
-    bool in = runtime.inputs[plan.states[i].in.position].ours, out = runtime.outputs[plan.states[i].out.position].ours;
-    if (!in || !out) return false;
+  for (size_t i = 0; i < plan.state_in_count; i++) {
+    if (!runtime.inputs[plan.state_ins[i].position].ours) return false;
+  }
+  for (size_t i = 0; i < plan.state_out_count; i++) {
+    if (!runtime.outputs[plan.state_outs[i].position].ours) return false;
   }
   return plan.state_count > 0;
+}
+
+// Planned memory of an input is given away after its last reader, so a slot there would not outlive the step.
+void refuse_planned_slots(const Runtime& runtime, const plan& plan) {
+  for (size_t i = 0; i < plan.state_count; i++) {
+    const state& state = plan.states[i];
+    for (size_t at = 0; at < state.in_count && state.in_count > 1; at++) {
+      const port& slot = plan.state_ins[state.in + at];
+      if (runtime.inputs[slot.position].ours) continue;
+      fail(EXIT_MODEL, "the program plans the memory of slot %s, so it does not outlive a step", slot.name);
+    }
+  }
 }
 
 void load_model(backend* self, const plan* plan) {
@@ -233,7 +245,8 @@ void load_model(backend* self, const plan* plan) {
   place_inputs(runtime, meta.get());
   place_outputs(runtime, meta.get());
   check_ports(runtime, *plan);
-  copies_make(&runtime.copies, plan->state_count);
+  refuse_planned_slots(runtime, *plan);
+  copies_make(&runtime.copies, plan->state_out_count);
   runtime.swaps = all_ours(runtime, *plan);
   self->state_loop = runtime.swaps ? "swap" : "copy";
 }
@@ -248,7 +261,7 @@ void* map(backend* self, side side, size_t index, bool) {
   Runtime& runtime = of(self);
   const plan& plan = *self->plan;
   if (side == SIDE_INPUT) return runtime.inputs[plan.inputs[index].port.position].data;
-  if (side == SIDE_STATE_IN) return runtime.inputs[plan.states[index].in.position].data;
+  if (side == SIDE_STATE_IN) return runtime.inputs[plan.state_ins[index].position].data;
   return runtime.outputs[plan.outputs[index].position].data;
 }
 
@@ -256,24 +269,43 @@ void unmap(backend*, side, size_t) {}
 
 void invoke(backend* self) { check(of(self).method->execute(), EXIT_RUN, "execute the method"); }
 
-void swap(Runtime& runtime, const state& state) {
-  void* next = runtime.outputs[state.out.position].data;
-  set_output(runtime, state.out.position, runtime.inputs[state.in.position].data);
-  set_input(runtime, state.in.position, next);
+const Port& input_at(const Runtime& runtime, const plan& plan, const state& state, size_t at) {
+  return runtime.inputs[plan.state_ins[state.in + at].position];
+}
+
+// The slots move up by one place, and `memory` becomes the last; returns that of the oldest, which is free now.
+void* move_up(Runtime& runtime, const plan& plan, const state& state, void* memory) {
+  for (size_t at = state.in_count; at-- > 0;) {
+    void* held = input_at(runtime, plan, state, at).data;
+    set_input(runtime, plan.state_ins[state.in + at].position, memory);
+    memory = held;
+  }
+  return memory;
+}
+
+void swap(Runtime& runtime, const plan& plan, const state& state) {
+  for (size_t step = 0; step < state.out_count; step++) {
+    size_t given = plan.state_outs[state.out + step].position;
+    set_output(runtime, given, move_up(runtime, plan, state, runtime.outputs[given].data));
+  }
+}
+
+// Where the outputs have planned memory, slots still move by their pointers; the newest are copied behind them.
+void copy(Runtime& runtime, const plan& plan, const state& state) {
+  for (size_t step = 0; step < state.out_count && state.in_count > 1; step++) {
+    move_up(runtime, plan, state, input_at(runtime, plan, state, 0).data);
+  }
+  for (size_t step = 0; step < state.out_count; step++) {
+    const Port& from = runtime.outputs[plan.state_outs[state.out + step].position];
+    void* to = input_at(runtime, plan, state, state.in_count - state.out_count + step).data;
+    runtime.copies.list[state.out + step] = {from.data, to, from.bytes};
+  }
 }
 
 void loop_states(backend* self) {
   Runtime& runtime = of(self);
   const plan& plan = *self->plan;
-  for (size_t i = 0; i < plan.state_count; i++) {
-    const state& state = plan.states[i];
-    if (runtime.swaps) {
-      swap(runtime, state);
-      continue;
-    }
-    Port& from = runtime.outputs[state.out.position];
-    runtime.copies.list[i] = {from.data, runtime.inputs[state.in.position].data, from.bytes};
-  }
+  for (size_t i = 0; i < plan.state_count; i++) (runtime.swaps ? swap : copy)(runtime, plan, plan.states[i]);
   if (!runtime.swaps) copies_run(&runtime.copies);
 }
 

@@ -142,27 +142,45 @@ static void check_count(const char *what, size_t in_model, size_t in_plan) {
 }
 
 static void find_ports(struct litert *self, const struct plan *plan) {
-    check_count("inputs", self->in.count, plan->input_count + plan->state_count);
-    check_count("outputs", self->out.count, plan->output_count + plan->state_count);
+    check_count("inputs", self->in.count, plan->input_count + plan->state_in_count);
+    check_count("outputs", self->out.count, plan->output_count + plan->state_out_count);
     self->input_at = allocate(plan->input_count, sizeof *self->input_at);
-    self->state_in_at = allocate(plan->state_count, sizeof *self->state_in_at);
-    self->state_out_at = allocate(plan->state_count, sizeof *self->state_out_at);
+    self->state_in_at = allocate(plan->state_in_count, sizeof *self->state_in_at);
+    self->state_out_at = allocate(plan->state_out_count, sizeof *self->state_out_at);
     self->output_at = allocate(plan->output_count, sizeof *self->output_at);
     for (size_t i = 0; i < plan->input_count; i++) self->input_at[i] = index_of(self, true, &plan->inputs[i].port);
     for (size_t i = 0; i < plan->output_count; i++) self->output_at[i] = index_of(self, false, &plan->outputs[i]);
-    for (size_t i = 0; i < plan->state_count; i++) {
-        self->state_in_at[i] = index_of(self, true, &plan->states[i].in);
-        self->state_out_at[i] = index_of(self, false, &plan->states[i].out);
+    for (size_t i = 0; i < plan->state_in_count; i++) self->state_in_at[i] = index_of(self, true, &plan->state_ins[i]);
+    for (size_t i = 0; i < plan->state_out_count; i++) {
+        self->state_out_at[i] = index_of(self, false, &plan->state_outs[i]);
     }
+}
+
+static void **state_in(struct litert *self, const struct state *state, size_t at) {
+    return &self->in.buffers[self->state_in_at[state->in + at]];
+}
+
+static void **state_out(struct litert *self, const struct state *state, size_t at) {
+    return &self->out.buffers[self->state_out_at[state->out + at]];
+}
+
+static size_t size_of(struct litert *self, void *buffer) {
+    size_t size = 0;
+    check(self->call.buffer_size(buffer, &size), EXIT_MODEL, "tell a size");
+    return size;
 }
 
 /* A buffer can take the place of another only where the runtime asks for the same size, padding included. */
 static bool swappable(struct litert *self, const struct plan *plan) {
     for (size_t i = 0; i < plan->state_count; i++) {
-        size_t in = 0, out = 0;
-        check(self->call.buffer_size(self->in.buffers[self->state_in_at[i]], &in), EXIT_MODEL, "tell a size");
-        check(self->call.buffer_size(self->out.buffers[self->state_out_at[i]], &out), EXIT_MODEL, "tell a size");
-        if (in != out) return false;
+        const struct state *state = &plan->states[i];
+        size_t wanted = size_of(self, *state_in(self, state, 0));
+        for (size_t at = 1; at < state->in_count; at++) {
+            if (size_of(self, *state_in(self, state, at)) != wanted) return false;
+        }
+        for (size_t at = 0; at < state->out_count; at++) {
+            if (size_of(self, *state_out(self, state, at)) != wanted) return false;
+        }
     }
     return true;
 }
@@ -236,17 +254,30 @@ static void copy(struct litert *self, void *from, void *to, size_t bytes) {
     check(self->call.unlock(to), EXIT_RUN, "unlock a buffer");
 }
 
+static void copy_up(struct litert *self, const struct state *state) {
+    for (size_t at = 0; at < state->in_count; at++) {
+        size_t from = at + state->out_count;
+        void *source = from < state->in_count ? *state_in(self, state, from)
+                                              : *state_out(self, state, from - state->in_count);
+        copy(self, source, *state_in(self, state, at), state->bytes);
+    }
+}
+
+/* One place of the queue at a time: the oldest buffer is free and takes the next new entry. */
+static void move_up(struct litert *self, const struct state *state) {
+    for (size_t step = 0; step < state->out_count; step++) {
+        void *oldest = *state_in(self, state, 0);
+        for (size_t at = 1; at < state->in_count; at++) *state_in(self, state, at - 1) = *state_in(self, state, at);
+        void **given = state_out(self, state, step);
+        *state_in(self, state, state->in_count - 1) = *given;
+        *given = oldest;
+    }
+}
+
 static void loop_states(struct backend *backend) {
     struct litert *self = backend->self;
     for (size_t i = 0; i < backend->plan->state_count; i++) {
-        void **in = &self->in.buffers[self->state_in_at[i]], **out = &self->out.buffers[self->state_out_at[i]];
-        if (self->copies) {
-            copy(self, *out, *in, backend->plan->states[i].in.bytes);
-            continue;
-        }
-        void *next = *out;
-        *out = *in;
-        *in = next;
+        (self->copies ? copy_up : move_up)(self, &backend->plan->states[i]);
     }
 }
 

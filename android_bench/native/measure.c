@@ -35,17 +35,18 @@ static void stream_open(struct stream *stream, struct backend *backend, const st
     }
     for (size_t i = 0; i < plan->state_count; i++) {
         const struct state *state = &plan->states[i];
-        if (state->reset_file != NULL) stored_open(&stream->resets[i], state->reset_file, state->in.bytes, 1);
+        if (state->reset_file == NULL) continue;
+        stored_open(&stream->resets[i], state->reset_file, state->bytes, state->in_count);
     }
     for (size_t i = 0; i < plan->output_count; i++) stream->results[i] = allocate(plan->outputs[i].bytes, 1);
 }
 
 static void fill(unsigned char *memory, const struct state *state) {
     if (state->element_bytes == 1) {
-        memset(memory, state->element[0], state->in.bytes);
+        memset(memory, state->element[0], state->bytes);
         return;
     }
-    for (size_t at = 0; at < state->in.bytes; at += state->element_bytes) {
+    for (size_t at = 0; at < state->bytes; at += state->element_bytes) {
         memcpy(memory + at, state->element, state->element_bytes);
     }
 }
@@ -55,13 +56,15 @@ static uint64_t reset(struct stream *stream) {
     uint64_t begin = now_ns();
     for (size_t i = 0; i < stream->plan->state_count; i++) {
         const struct state *state = &stream->plan->states[i];
-        void *memory = backend->map(backend, SIDE_STATE_IN, i, true);
-        if (state->reset_file != NULL) {
-            stored_read(&stream->resets[i], 0, memory);
-        } else {
-            fill(memory, state);
+        for (size_t slot = 0; slot < state->in_count; slot++) {
+            void *memory = backend->map(backend, SIDE_STATE_IN, state->in + slot, true);
+            if (state->reset_file != NULL) {
+                stored_read(&stream->resets[i], slot, memory);
+            } else {
+                fill(memory, state);
+            }
+            backend->unmap(backend, SIDE_STATE_IN, state->in + slot);
         }
-        backend->unmap(backend, SIDE_STATE_IN, i);
     }
     return now_ns() - begin;
 }
@@ -99,8 +102,8 @@ static struct step step(struct stream *stream, uint64_t call, uint64_t start) {
 
 static void write_states(struct stream *stream, struct dump *dump) {
     struct backend *backend = stream->backend;
-    for (size_t i = 0; i < stream->plan->state_count; i++) {
-        dump_write(dump, backend->map(backend, SIDE_STATE_IN, i, false), stream->plan->states[i].in.bytes);
+    for (size_t i = 0; i < stream->plan->state_in_count; i++) {
+        dump_write(dump, backend->map(backend, SIDE_STATE_IN, i, false), stream->plan->state_ins[i].bytes);
         backend->unmap(backend, SIDE_STATE_IN, i);
     }
 }

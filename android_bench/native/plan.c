@@ -129,8 +129,7 @@ static int nibble(char digit) {
     return -1;
 }
 
-static void take_element(struct state *state, const struct line *line) {
-    const char *hex = line->words[8];
+static void take_element(struct state *state, const struct line *line, const char *hex) {
     size_t length = strlen(hex);
     if (length == 0 || length % 2 || length > LONGEST_HEX)
         refuse(line, "an element is 1 to 16 bytes in hexadecimal", hex);
@@ -140,20 +139,87 @@ static void take_element(struct state *state, const struct line *line) {
         if (high < 0 || low < 0) refuse(line, "an element is 1 to 16 bytes in hexadecimal", hex);
         state->element[i] = (unsigned char)(high * 16 + low);
     }
-    if (state->in.bytes % state->element_bytes) refuse(line, "the state is no whole number of elements", hex);
+    if (state->bytes % state->element_bytes) refuse(line, "the state is no whole number of elements", hex);
+}
+
+/* Words `at` and `at + 1`. */
+static void take_reset(struct state *state, const struct line *line, size_t at) {
+    const char *kind = line->words[at], *value = line->words[at + 1];
+    if (strcmp(kind, "file") == 0) {
+        state->reset_file = value;
+    } else if (strcmp(kind, "element") == 0) {
+        take_element(state, line, value);
+    } else {
+        refuse(line, "a reset value is 'element' or 'file'", kind);
+    }
+}
+
+/* The ports of a ring follow it, line by line. */
+static void check_last_ring(const struct plan *plan, const struct line *line) {
+    if (plan->state_count == 0) return;
+    const struct state *last = &plan->states[plan->state_count - 1];
+    if (last->in + last->in_count != plan->state_in_count || last->out + last->out_count != plan->state_out_count) {
+        refuse(line, "a ring lacks some of its 'slot' or 'newest' lines", last->name);
+    }
+}
+
+static void add_state(struct plan *plan, const struct line *line, struct state state) {
+    check_last_ring(plan, line);
+    state.in = plan->state_in_count;
+    state.out = plan->state_out_count;
+    plan->states = grown(plan->states, plan->state_count, sizeof *plan->states);
+    plan->states[plan->state_count++] = state;
+}
+
+static void add_state_in(struct plan *plan, struct port port) {
+    plan->state_ins = grown(plan->state_ins, plan->state_in_count, sizeof *plan->state_ins);
+    plan->state_ins[plan->state_in_count++] = port;
+}
+
+static void add_state_out(struct plan *plan, struct port port) {
+    plan->state_outs = grown(plan->state_outs, plan->state_out_count, sizeof *plan->state_outs);
+    plan->state_outs[plan->state_out_count++] = port;
 }
 
 static void take_state(struct plan *plan, const struct line *line) {
-    struct state state = {.name = line->words[1], .in = port_of(line, 2, 3, 6), .out = port_of(line, 4, 5, 6)};
-    if (strcmp(line->words[7], "file") == 0) {
-        state.reset_file = line->words[8];
-    } else if (strcmp(line->words[7], "element") == 0) {
-        take_element(&state, line);
-    } else {
-        refuse(line, "a reset value is 'element' or 'file'", line->words[7]);
-    }
-    plan->states = grown(plan->states, plan->state_count, sizeof *plan->states);
-    plan->states[plan->state_count++] = state;
+    struct port in = port_of(line, 2, 3, 6), out = port_of(line, 4, 5, 6);
+    struct state state = {.name = line->words[1], .bytes = in.bytes, .in_count = 1, .out_count = 1};
+    take_reset(&state, line, 7);
+    add_state(plan, line, state);
+    add_state_in(plan, in);
+    add_state_out(plan, out);
+}
+
+static void take_ring(struct plan *plan, const struct line *line) {
+    struct state state = {
+        .name = line->words[1],
+        .in_count = (size_t)positive(line, 2, "slots are a positive number"),
+        .out_count = (size_t)positive(line, 3, "new entries are a positive number"),
+        .bytes = (size_t)positive(line, 4, "a size is a positive number of bytes"),
+    };
+    if (state.out_count >= state.in_count) refuse(line, "a ring has more slots than new entries", line->words[3]);
+    take_reset(&state, line, 5);
+    add_state(plan, line, state);
+}
+
+static struct port ring_port(const struct plan *plan, const struct line *line, bool in) {
+    const struct state *ring = plan->state_count ? &plan->states[plan->state_count - 1] : NULL;
+    bool wanted = ring != NULL && (in ? plan->state_in_count < ring->in + ring->in_count
+                                      : plan->state_out_count < ring->out + ring->out_count);
+    if (!wanted) refuse(line, "the line belongs to no ring before it", line->words[0]);
+    return (struct port){
+        .position = (size_t)whole(line, 1, "a position is a whole number"),
+        .name = line->words[2],
+        .bytes = ring->bytes,
+    };
+}
+
+static void take_slot(struct plan *plan, const struct line *line) {
+    add_state_in(plan, ring_port(plan, line, true));
+}
+
+static void take_newest(struct plan *plan, const struct line *line) {
+    add_state_out(plan, ring_port(plan, line, false));
 }
 
 static void take_output(struct plan *plan, const struct line *line) {
@@ -187,6 +253,8 @@ static const struct keyword KEYWORDS[] = {
     {"library", 2, false, false, take_library}, {"result", 2, false, false, take_result},
     {"threads", 2, false, false, take_threads}, {"affinity", 2, false, true, take_affinity},
     {"input", 6, true, true, take_input},       {"state", 9, true, true, take_state},
+    {"ring", 7, true, true, take_ring},         {"slot", 3, true, true, take_slot},
+    {"newest", 3, true, true, take_newest},
     {"output", 4, true, true, take_output},     {"check", 3, false, true, take_check},
     {"warmup", 3, false, false, take_warmup},   {"timed", 4, false, false, take_timed},
     {"pace", 2, false, true, take_pace},
@@ -270,6 +338,7 @@ struct plan plan_read(const char *path, const char *runtime) {
                 refuse(&line, "a plan begins with 'mvtool.plan/1'", start);
         } else if (line.count == 1 && strcmp(start, "end") == 0) {
             check_nothing_missing(&line, seen);
+            check_last_ring(&plan, &line);
             ended = true;
         } else {
             take(&plan, &line, seen);

@@ -24,10 +24,16 @@ struct input {
     uint64_t count;
 };
 
+/* A step takes `in_count` ports, oldest first, and gives `out_count`, the newest of them. Before the next step the values
+   move up: port i takes what port i + out_count had, and the last ports take what the step gave. A state that is not
+   held in slots has one of each. */
 struct state {
     const char *name;
-    struct port in;
-    struct port out;
+    size_t bytes;  /* of each port */
+    size_t in;     /* first of its ports in `state_ins` */
+    size_t in_count;
+    size_t out;    /* first of its ports in `state_outs` */
+    size_t out_count;
     const char *reset_file; /* NULL where one element is repeated */
     unsigned char element[LONGEST_ELEMENT_BYTES];
     size_t element_bytes;
@@ -44,6 +50,10 @@ struct plan {
     size_t input_count;
     struct state *states;
     size_t state_count;
+    struct port *state_ins; /* of all states, in their order */
+    size_t state_in_count;
+    struct port *state_outs;
+    size_t state_out_count;
     struct port *outputs;
     size_t output_count;
     uint64_t check_steps; /* 0 for none */

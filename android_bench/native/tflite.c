@@ -61,9 +61,9 @@ static void check_side(struct tflite *self, bool input, const struct port *port)
 static void check_counts(struct tflite *self, const struct plan *plan) {
     size_t inputs = (size_t)self->call.input_count(self->interpreter);
     size_t outputs = (size_t)self->call.output_count(self->interpreter);
-    if (inputs != plan->input_count + plan->state_count || outputs != plan->output_count + plan->state_count) {
+    if (inputs != plan->input_count + plan->state_in_count || outputs != plan->output_count + plan->state_out_count) {
         fail(EXIT_MODEL, "the model has %zu inputs and %zu outputs, the plan says %zu and %zu", inputs, outputs,
-             plan->input_count + plan->state_count, plan->output_count + plan->state_count);
+             plan->input_count + plan->state_in_count, plan->output_count + plan->state_out_count);
     }
 }
 
@@ -71,10 +71,8 @@ static void check_ports(struct tflite *self, const struct plan *plan) {
     check_counts(self, plan);
     for (size_t i = 0; i < plan->input_count; i++) check_side(self, true, &plan->inputs[i].port);
     for (size_t i = 0; i < plan->output_count; i++) check_side(self, false, &plan->outputs[i]);
-    for (size_t i = 0; i < plan->state_count; i++) {
-        check_side(self, true, &plan->states[i].in);
-        check_side(self, false, &plan->states[i].out);
-    }
+    for (size_t i = 0; i < plan->state_in_count; i++) check_side(self, true, &plan->state_ins[i]);
+    for (size_t i = 0; i < plan->state_out_count; i++) check_side(self, false, &plan->state_outs[i]);
 }
 
 static void load_model(struct backend *backend, const struct plan *plan) {
@@ -88,7 +86,7 @@ static void load_model(struct backend *backend, const struct plan *plan) {
     int status = self->call.allocate_tensors(self->interpreter);
     if (status != 0) fail(EXIT_MODEL, "TFLite cannot allocate the tensors of %s (status %d)", plan->model, status);
     check_ports(self, plan);
-    copies_make(&self->copies, plan->state_count);
+    copies_make(&self->copies, plan->state_in_count);
 }
 
 /* The interpreter does not tell its delegates, and libraries as old as 2.9 create one without a word in the log. So
@@ -107,7 +105,7 @@ static void *map(struct backend *backend, enum side side, size_t index, bool wri
     struct tflite *self = backend->self;
     const struct plan *plan = backend->plan;
     const struct port *port = side == SIDE_INPUT      ? &plan->inputs[index].port
-                              : side == SIDE_STATE_IN ? &plan->states[index].in
+                              : side == SIDE_STATE_IN ? &plan->state_ins[index]
                                                       : &plan->outputs[index];
     void *memory = self->call.data(tensor_at(self, side != SIDE_OUTPUT, port));
     if (memory == NULL) fail(EXIT_RUN, "port %s of the model has no memory", port->name);
@@ -126,15 +124,28 @@ static void invoke(struct backend *backend) {
     if (status != 0) fail(EXIT_RUN, "TFLite failed to execute the model (status %d)", status);
 }
 
+/* What the interpreter takes as the value of port `at` of a state: the slot behind it, or what the step gave. The planner
+   never gives away the place of a graph's input (tensorflow/lite/arena_planner.cc), so slots outlive the invoke. */
+static const void *source(struct tflite *self, const struct plan *plan, const struct state *state, size_t at) {
+    size_t from = at + state->out_count;
+    bool given = from >= state->in_count;
+    const struct port *port =
+        given ? &plan->state_outs[state->out + from - state->in_count] : &plan->state_ins[state->in + from];
+    return self->call.data(tensor_at(self, !given, port));
+}
+
 static void loop_states(struct backend *backend) {
     struct tflite *self = backend->self;
     const struct plan *plan = backend->plan;
     for (size_t i = 0; i < plan->state_count; i++) {
-        self->copies.list[i] = (struct copy){
-            .from = self->call.data(tensor_at(self, false, &plan->states[i].out)),
-            .to = self->call.data(tensor_at(self, true, &plan->states[i].in)),
-            .bytes = plan->states[i].in.bytes,
-        };
+        const struct state *state = &plan->states[i];
+        for (size_t at = 0; at < state->in_count; at++) {
+            self->copies.list[state->in + at] = (struct copy){
+                .from = source(self, plan, state, at),
+                .to = self->call.data(tensor_at(self, true, &plan->state_ins[state->in + at])),
+                .bytes = state->bytes,
+            };
+        }
     }
     copies_run(&self->copies);
 }

@@ -25,10 +25,13 @@ class Folded:
     Attributes:
         tensor: The 4D tensor.
         order: Logical axis of each axis of `tensor`.
+        parts: Where `tensor` is a join of frames that are tensors of their own: these, joined along time. Whoever needs
+            some of the frames alone reads them there, and the join is never made if nobody reads it.
     """
 
     tensor: Tensor
     order: tuple[int, int, int, int] = ORDER
+    parts: tuple[Folded, ...] = ()
 
     @property
     def dropped(self) -> int:
@@ -46,6 +49,16 @@ class Folded:
     def position(self, axis: int) -> int:
         """Axis of `tensor` that holds the logical `axis`, which must not be the dropped one."""
         return self.order.index(axis % 5)
+
+    def alone(self, first: int, last: int) -> Folded | None:
+        """Frames `first` to `last` (not included), where they are a part of their own."""
+        begin = 0
+        for part in self.parts:
+            end = begin + part.shape[2]
+            if (begin, end) == (first, last):
+                return part
+            begin = end
+        return None
 
     def unfold(self) -> Tensor:
         """The logical 5D tensor."""

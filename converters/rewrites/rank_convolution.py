@@ -44,12 +44,15 @@ class Geometry:
         """Output frames for `frames` input frames, padding already applied."""
         return (frames - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
 
-    def tap(self, recipe: Recipe, frames: Tensor, k: int) -> Tensor:
+    def tap(self, recipe: Recipe, value: Folded, k: int) -> Tensor:
         """Input frames that kernel tap `k` multiplies, (T_out, C, H, W)."""
+        frames, first = value.canonical(), k * self.dilation[0]
         count = self.frames_out(frames.shape[0])
         if count == frames.shape[0]:
             return frames
-        return every(recipe, frames, k * self.dilation[0], count, self.stride[0])
+        if count == 1 and (alone := value.alone(first, first + 1)) is not None:
+            return alone.canonical()
+        return every(recipe, frames, first, count, self.stride[0])
 
     def conv2d(self, frames: Tensor, weight: Tensor, bias: Tensor | None, groups: int | None = None) -> Tensor:
         """The spatial part."""
@@ -143,7 +146,7 @@ def _choose(lowering: RankLowering, geometry: Geometry, weight: Tensor, shape: t
 def _spatial(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """one 2D convolution of all frames"""
     weight = job.held("weight", lambda w: w[:, :, 0])
-    return job.geometry.conv2d(job.geometry.tap(job.lowering.recipe, value.canonical(), 0), weight, bias)
+    return job.geometry.conv2d(job.geometry.tap(job.lowering.recipe, value, 0), weight, bias)
 
 
 def _time_rows(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
@@ -161,8 +164,7 @@ def _time_rows(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
 def _products(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """depthwise in time as a sum of products"""
     weights = [job.tap_factor(k) for k in _taps(job)]
-    frames = value.canonical()
-    total = _add([job.geometry.tap(job.lowering.recipe, frames, k) * weights[k] for k in _taps(job)])
+    total = _add([job.geometry.tap(job.lowering.recipe, value, k) * weights[k] for k in _taps(job)])
     return total if bias is None else total + job.held("bias_picture", lambda _: bias.reshape(1, -1, 1, 1))
 
 
@@ -170,10 +172,7 @@ def _stacked(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """one output frame as a 2D convolution of frames stacked as channels"""
     window = value.as_order((1, 2, 3, 4))
     if window.shape[1] != job.geometry.kernel[0]:
-        frames = value.canonical()
-        window = permute(
-            torch.cat([job.geometry.tap(job.lowering.recipe, frames, k) for k in _taps(job)]), (1, 0, 2, 3)
-        )
+        window = permute(torch.cat([job.geometry.tap(job.lowering.recipe, value, k) for k in _taps(job)]), (1, 0, 2, 3))
     # (C, T, H, W) to (1, C * T, H, W): the taps of a channel stay together, as in the weight.
     stack = window.reshape(1, -1, *window.shape[2:])
     return job.geometry.conv2d(stack, job.held("weight", lambda w: w.flatten(1, 2)), bias)
@@ -181,11 +180,11 @@ def _stacked(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
 
 def _sum(job: _Job, value: Folded, bias: Tensor | None) -> Tensor:
     """a sum of 2D convolutions, one per kernel tap"""
-    frames, parts = value.canonical(), []
+    parts = []
     for k in _taps(job):
         parts.append(
             job.geometry.conv2d(
-                job.geometry.tap(job.lowering.recipe, frames, k), job.tap_weight(k), bias if k == 0 else None
+                job.geometry.tap(job.lowering.recipe, value, k), job.tap_weight(k), bias if k == 0 else None
             )
         )
     return _add(parts)

@@ -12,6 +12,7 @@ from mvtool.converters import places
 from mvtool.converters.rewrites.folded import Folded, reshape_folded
 from mvtool.converters.rewrites.nodes import argument
 from mvtool.converters.rewrites.rank import Constant, RankLowering, common_order, lowers
+from mvtool.converters.rewrites.ring import JOINED
 from mvtool.errors import ConversionError
 
 aten = torch.ops.aten
@@ -35,7 +36,9 @@ def cat(lowering: RankLowering, node: fx.Node, values: list[Any], dim: int = 0) 
     if dim % 5 not in order:
         return NotImplemented
     tensors = [lowering.aligned(node, v, order) for v in values]
-    return Folded(torch.cat(tensors, order.index(dim % 5)), order)
+    frames = dim % 5 == 2 and JOINED in node.meta
+    parts = tuple(Folded(tensor, order) for tensor in tensors) if frames else ()
+    return Folded(torch.cat(tensors, order.index(dim % 5)), order, parts)
 
 
 @lowers(aten.slice.Tensor)
@@ -58,6 +61,8 @@ def slice_tensor(
         return value
     if axis == value.dropped:
         return NotImplemented
+    if axis == 2 and step == 1 and (part := value.alone(first, last)) is not None:
+        return part
     return Folded(aten.slice.Tensor(value.tensor, value.position(axis), first, last, step), value.order)
 
 
@@ -185,7 +190,13 @@ def pad(lowering: RankLowering, node: fx.Node, value: Any, pads: list[int], *res
     flat = [amount for position in reversed(range(4)) for amount in amounts.get(position, (0, 0))]
     while flat[-2:] == [0, 0]:
         flat = flat[:-2]
-    return Folded(torch.nn.functional.pad(value.tensor, flat, mode, fill), value.order)
+
+    def padded(one: Folded) -> Folded:
+        return Folded(torch.nn.functional.pad(one.tensor, flat, mode, fill), one.order)
+
+    frames = 2 in value.order and value.position(2) not in amounts
+    parts = tuple(padded(part) for part in value.parts) if frames else ()
+    return Folded(padded(value).tensor, value.order, parts)
 
 
 def _pairs(pads: list[int]) -> list[tuple[int, tuple[int, int]]]:

@@ -68,6 +68,33 @@ def test_a_plan_that_is_not_one_is_refused(launch: FakeLaunch, old: str, new: st
     assert message in said
 
 
+RING = "ring memory 2 1 4 file reset_memory.bin\nslot 0 first\nslot 2 second\nnewest 1 next\n"
+STATE = "state memory 0 state_in 1 state_out 8 file reset_memory.bin\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("ring memory 2 1", "ring memory 1 1", 8, "more slots than new entries"),
+        ("ring memory 2 1", "ring memory 2 0", 8, "new entries are a positive number"),
+        ("ring memory 2 1 4", "ring memory 2 1 0", 8, "positive number of bytes"),
+        ("file reset", "text reset", 8, "'element' or 'file'"),
+        ("slot 0 first\n", "", 14, "lacks some of its 'slot' or 'newest' lines"),
+        ("newest 1 next\n", "", 14, "lacks some of its 'slot' or 'newest' lines, got 'memory'"),
+        ("newest 1 next\n", "newest 1 next\nnewest 2 more\n", 12, "belongs to no ring before it, got 'newest'"),
+        ("newest 1 next\n", "newest 1 next\nslot 3 third\n", 12, "belongs to no ring before it, got 'slot'"),
+        (RING, "slot 0 first\n" + RING, 8, "belongs to no ring before it"),
+        (RING, STATE + "slot 2 second\n", 9, "belongs to no ring before it"),
+        ("newest 1 next\n", STATE, 11, "lacks some of its 'slot' or 'newest' lines"),
+        ("slot 0 first", "slot x first", 9, "position is a whole number"),
+    ],
+)
+def test_a_ring_that_is_not_one_is_refused(launch: FakeLaunch, old: str, new: str, line: int, message: str) -> None:
+    said = launch.replace(STATE, RING).replace(old, new).refused(64)
+    assert f"plan.txt, line {line}: " in said
+    assert message in said
+
+
 def test_a_file_that_is_no_text_is_refused(launch: FakeLaunch) -> None:
     launch.plan += "\0"
     assert "bytes that are no text" in launch.refused(64)

@@ -183,7 +183,7 @@ class TestScales:
         own = Range(-1.0, 2.0)
         ranges = dict.fromkeys(names.values(), own) | {names["doubled"]: new, names["x"]: Range(-9.0, 9.0)}
         domains = decide(graph, frozenset((names["state"], names["after"])))
-        assert widened(graph, domains, ranges, {}, [(names["state"], names["after"], own)]) == [expected]
+        assert widened(graph, domains, ranges, {}, [((names["state"], names["after"]), own)]) == [expected]
 
     def test_a_pinned_frame_keeps_a_state_as_it_is(self) -> None:
         """A state of camera pictures: the frame's own scale is exact by definition."""
@@ -196,7 +196,7 @@ class TestScales:
         graph, own = build.done([frame, state], [after]), Range(0.1, 0.9)
         domains = decide(graph, frozenset((frame, state, after)))
         ranges = dict.fromkeys((frame, state, both, after), Range(0.0, 1.0))
-        assert widened(graph, domains, ranges, {frame: affine(0.0, 1.0)}, [(state, after, own)]) == [own]
+        assert widened(graph, domains, ranges, {frame: affine(0.0, 1.0)}, [((state, after), own)]) == [own]
 
     def test_outputs_of_tables_have_the_formats_own_scale(self) -> None:
         build = Builder()

@@ -13,6 +13,9 @@ are named by mvtool), sizes are bytes, positions are those of the artifact:
     input POSITION NAME BYTES FILE COUNT      FILE holds COUNT stored arrays of BYTES, fed in turn
     state NAME IN_POSITION IN_NAME OUT_POSITION OUT_NAME BYTES element HEX
     state NAME IN_POSITION IN_NAME OUT_POSITION OUT_NAME BYTES file FILE
+    ring NAME SLOTS NEWEST BYTES element HEX  a state in SLOTS ports of BYTES; or `file FILE`, with all slots
+    slot POSITION NAME                 SLOTS of them after their ring, oldest first
+    newest POSITION NAME               NEWEST of them, oldest first
     output POSITION NAME BYTES
     check STEPS FILE                   optional: reset, STEPS calls; outputs of each call, then all states
     warmup INVOKES SECONDS             at least, both; then the states are reset
@@ -26,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from mvtool.ports import PortManifest, Runtime
+from mvtool.ports import PortManifest, RingBinding, Runtime
 
 PLAN_SCHEMA: Final = "mvtool.plan/1"
 PLAN_FILE = "plan.txt"
@@ -91,8 +94,13 @@ class Plan:
         for port, source in zip(self.ports.inputs, self.inputs, strict=True):
             lines.append(f"input {port.position} {port.name} {port.size_bytes} {source.file} {source.count}")
         for b in self.ports.states:
-            ends = f"{b.input.position} {b.input.name} {b.output.position} {b.output.name} {b.input.size_bytes}"
             value = f"element {b.reset.element_hex}" if b.reset.element_hex else f"file {reset_file(b.state)}"
+            if isinstance(b, RingBinding):
+                lines.append(f"ring {b.state} {len(b.inputs)} {len(b.outputs)} {b.inputs[0].size_bytes} {value}")
+                lines += [f"slot {port.position} {port.name}" for port in b.inputs]
+                lines += [f"newest {port.position} {port.name}" for port in b.outputs]
+                continue
+            ends = f"{b.input.position} {b.input.name} {b.output.position} {b.output.name} {b.input.size_bytes}"
             lines.append(f"state {b.state} {ends} {value}")
         lines += [f"output {port.position} {port.name} {port.size_bytes}" for port in self.ports.outputs]
         lines += [f"check {self.check_steps} {CHECK_FILE}"] if self.check_steps else []

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STAGE_TIMEOUT_S = 600.0
 GATES = ("sigmoid", "keras", "ref", "relu6")
 """Values of `mvtool.streaming.activations.Gate`, which would import PyTorch; a test holds them equal."""
+STATE_LAYOUTS = ("shift", "ring")
+"""Values of `mvtool.ports.StateLayout`; a test holds them equal."""
 
 
 @click.command("convert")
@@ -75,6 +77,13 @@ GATES = ("sigmoid", "keras", "ref", "relu6")
 @click.option("--mean", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --std.")
 @click.option("--std", metavar="R,G,B", help="Of an own model's RGB input in 0..1; with --mean.")
 @click.option(
+    "--state-layout",
+    type=click.Choice(STATE_LAYOUTS),
+    default=STATE_LAYOUTS[0],
+    show_default=True,
+    help="Queues of past frames: shifted in the graph, or a port per frame and the app moves pointers.",
+)
+@click.option(
     "--stage-timeout",
     default=STAGE_TIMEOUT_S,
     show_default=True,
@@ -106,6 +115,7 @@ def command(
     evaluation: str | None,
     mean: str | None,
     std: str | None,
+    state_layout: str,
     stage_timeout: float,
     verbose: bool,
     as_json: bool,
@@ -146,6 +156,7 @@ def command(
             max_drop=max_drop,
             evaluation=evaluation,
             preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
+            state_layout=state_layout,
             stage_timeout_s=stage_timeout,
             listener=listener,
         )

@@ -18,7 +18,7 @@ from mvtool.cli.build_view import artifacts_table, delegation, print_rewrites, p
 from mvtool.cli.options import json_option
 from mvtool.errors import ManifestError, UsageError
 from mvtool.files import size_of
-from mvtool.ports import PortManifest, Runtime, StateBinding, TensorPort
+from mvtool.ports import Binding, PortManifest, Runtime, TensorPort
 from mvtool.running import UNTRAINED
 
 
@@ -158,14 +158,20 @@ def _ports_table(manifest: PortManifest) -> Any:
     return listing
 
 
-def _states_table(states: tuple[StateBinding, ...]) -> Any:
+def _states_table(states: tuple[Binding, ...]) -> Any:
     columns = ("state", "form", "in", "out", "shape", "layout", "type", "scale", "zero point", "reset")
     listing = console.table(*columns)
     for binding in states:
-        ways = (f"{binding.input.position} {binding.input.name}", f"{binding.output.position} {binding.output.name}")
+        ways = _ways(binding.inputs), _ways(binding.outputs)
         reset = f"0x{binding.reset.element_hex}" if binding.reset.element_hex else "own bytes"
-        console.add_row(listing, binding.state, binding.form, *ways, *_tensor(binding.input), reset)
+        console.add_row(listing, binding.state, binding.form, *ways, *_tensor(binding.inputs[0]), reset)
     return listing
+
+
+def _ways(ports: tuple[TensorPort, ...]) -> str:
+    """Position and name; of several ports, which have neighbouring positions, the first and the last."""
+    ends = ports if len(ports) == 1 else (ports[0], ports[-1])
+    return " to ".join(f"{port.position} {port.name}" for port in ends)
 
 
 def _tensor(port: TensorPort) -> tuple[str, str, str, str, str]:

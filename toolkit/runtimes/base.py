@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from mvtool import slots
 from mvtool.errors import ManifestError
-from mvtool.ports import AnyArray, PortManifest, Quantization, StateBinding, TensorPort, contiguous
+from mvtool.ports import AnyArray, Binding, PortManifest, Quantization, TensorPort, contiguous
 
 
 class Executable(Protocol):
@@ -88,7 +89,8 @@ class PortSession:
         """Start a session in the reset state."""
         self._manifest = manifest
         self._executable = executable
-        self._state: dict[str, AnyArray] = {}
+        # Per state what its inputs take; the arrays are handed on, never copied.
+        self._state: dict[str, list[AnyArray]] = {}
         self.reset()
 
     @property
@@ -103,7 +105,7 @@ class PortSession:
 
     def reset(self) -> None:
         """Return to the state before the first frame."""
-        self._state = {b.state: b.reset.array(b.input) for b in self._manifest.states}
+        self._state = {b.state: slots.split(b.reset.array(b.input), b.inputs) for b in self._manifest.states}
 
     def step(self, *inputs: AnyArray) -> dict[str, AnyArray]:
         """Execute one step; see `Session.step`."""
@@ -114,14 +116,17 @@ class PortSession:
         for port, array in zip(ports, inputs, strict=True):
             arrays[port.position] = port.encode(array)
         for binding in self._manifest.states:
-            arrays[binding.input.position] = self._state[binding.state]
+            for state_port, held in zip(binding.inputs, self._state[binding.state], strict=True):
+                arrays[state_port.position] = held
         results = self._executable.run([array for array in arrays if array is not None])
-        self._state = {b.state: _stored(b.output, results) for b in self._manifest.states}
+        for binding in self._manifest.states:
+            newest = [_stored(port, results) for port in binding.outputs]
+            self._state[binding.state] = slots.moved_up(self._state[binding.state], newest)
         return {port.name: port.decode(_stored(port, results)) for port in self._manifest.outputs}
 
     def state(self) -> dict[str, AnyArray]:
         """State name to stored port array, as it will enter the next step."""
-        return dict(self._state)
+        return {b.state: slots.join(self._state[b.state], b.input) for b in self._manifest.states}
 
     def set_state(self, stored: Mapping[str, AnyArray]) -> None:
         """Replace the state by stored port arrays.
@@ -132,10 +137,12 @@ class PortSession:
         bindings = {b.state: b for b in self._manifest.states}
         if set(stored) != set(bindings):
             raise ManifestError(f"Got the states {sorted(stored)}, expected {sorted(bindings)}.")
-        self._state = {name: _checked(bindings[name], array) for name, array in stored.items()}
+        self._state = {
+            name: slots.split(_checked(bindings[name], array), bindings[name].inputs) for name, array in stored.items()
+        }
 
 
-def _checked(binding: StateBinding, array: AnyArray) -> AnyArray:
+def _checked(binding: Binding, array: AnyArray) -> AnyArray:
     port = binding.input
     if array.shape != port.shape or array.dtype != np.dtype(port.dtype):
         raise ManifestError(

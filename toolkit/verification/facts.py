@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mvtool.ports import PortManifest, Quantization, Runtime, StateBinding, TensorPort
+from mvtool.ports import Binding, PortManifest, Quantization, Runtime, TensorPort
 from mvtool.runtimes.base import FilePort, FilePorts, ScaleHome
 from mvtool.verification.report import Check, CheckResult, failed, passed
 
@@ -105,16 +105,20 @@ def check_ties(ports: FilePorts, manifest: PortManifest) -> CheckResult:
     """Each state enters and leaves with one scale and zero point, in the file as in the manifest."""
     faults, tied = [], 0
     for binding in manifest.states:
-        listed = [port.quantization or port.grid for port in (binding.input, binding.output)]
-        enters, leaves = ([scale] if scale else [] for scale in listed)
-        if ports.scale_home is not ScaleHome.NOWHERE:
-            inside = (_port_of(ports.inputs, binding.input), _port_of(ports.outputs, binding.output))
-            # A state that is float on one side, like a running mean in Core ML, has no scale to share.
-            if any(listed) or all(port.scales for port in inside):
-                enters, leaves = ([*side, *port.scales] for side, port in zip((enters, leaves), inside, strict=True))
-        tied += bool(enters)
-        if not _agree(enters, leaves):
-            faults.append(f"state {binding.state!r} enters with {_scales(enters)} and leaves with {_scales(leaves)}")
+        sides = [(port, _port_of(ports.inputs, port)) for port in binding.inputs]
+        others = [(port, _port_of(ports.outputs, port)) for port in binding.outputs]
+        listed = [port.quantization or port.grid for port, _ in (*sides, *others)]
+        # A state that is float on one side, like a running mean in Core ML, has no scale to share.
+        inside = ports.scale_home is not ScaleHome.NOWHERE
+        inside = inside and (any(listed) or all(own.scales for _, own in (*sides, *others)))
+        enters = [_scales_at(port, own, inside) for port, own in sides]
+        leaves = [_scales_at(port, own, inside) for port, own in others]
+        tied += bool(enters[0])
+        untied = [found for found in (*enters, *leaves) if not _agree(enters[0], found)]
+        if untied:
+            faults.append(
+                f"state {binding.state!r} enters with {_scales(enters[0])} and leaves with {_scales(untied[0])}"
+            )
     if faults:
         return failed(Check.TIED_STATES, f"untied scales: {'; '.join(faults[:_SHOWN])}")
     if ports.scale_home is ScaleHome.NOWHERE:
@@ -124,6 +128,12 @@ def check_ties(ports: FilePorts, manifest: PortManifest) -> CheckResult:
     return passed(
         Check.TIED_STATES, f"{tied} of {len(manifest.states)} states are int8; each keeps one scale, {source}"
     )
+
+
+def _scales_at(port: TensorPort, own: FilePort, inside: bool) -> list[Quantization]:
+    """What the manifest says of a port, and where asked, the file."""
+    listed = port.quantization or port.grid
+    return [*([listed] if listed else []), *(own.scales if inside else ())]
 
 
 def _port_of(side: tuple[FilePort, ...], port: TensorPort) -> FilePort:
@@ -150,7 +160,7 @@ def check_reset(embedded: PortManifest, listed: PortManifest, reference: PortMan
 
 
 def _reset_fault(
-    binding: StateBinding,
+    binding: Binding,
     found: np.ndarray[tuple[int], np.dtype[np.generic]],
     expected: np.ndarray[tuple[int], np.dtype[np.generic]],
 ) -> str:

@@ -114,10 +114,10 @@ def _exact_nodes(program: StreamProgram, graph: Any) -> set[Any]:
     """Accumulators, their updates, and what is computed from accumulators and constants alone."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     results = graph.output_node().args[0]
-    inputs, outputs = len(program.inputs), len(program.outputs)
-    numbers = [n for n, state in enumerate(program.states) if state.form in ACCUMULATORS]
-    before = {placeholders[inputs + n] for n in numbers}
-    after = {results[outputs + n] for n in numbers}
+    loops = program.loops(placeholders[len(program.inputs) :], results[len(program.outputs) :])
+    sums = [loop for state, loop in zip(program.states, loops, strict=True) if state.form in ACCUMULATORS]
+    before = {node for nodes, _ in sums for node in nodes}
+    after = {node for _, nodes in sums for node in nodes}
     updates = _reach(before, lambda node: node.users) & _reach(after, lambda node: node.all_input_nodes)
     return before | after | updates | _derived(graph, before)
 

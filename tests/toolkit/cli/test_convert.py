@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvtool.cli import convert as module
-from mvtool.cli.convert import GATES, chosen_precisions, command, parse_kwargs, parse_resolution
+from mvtool.cli.convert import GATES, STATE_LAYOUTS, chosen_precisions, command, parse_kwargs, parse_resolution
 from mvtool.converters import pipeline
 from mvtool.converters.inputs import InputSpec
 from mvtool.errors import ConversionError, UsageError
@@ -56,7 +56,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "--labels",
         "own.txt",
     ]
-    words += ["--resolution", "192x256", "--frames", "8", "--rewrite", "2plus1d:2"]
+    words += ["--resolution", "192x256", "--frames", "8", "--rewrite", "2plus1d:2", "--state-layout", "ring"]
     words += ["--max-drop", "0.02", "--evaluation", "motion:clips=100"]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
     words += ["--initial", "h=0.5", "--forward-kwargs", '{"last": true}']
@@ -82,6 +82,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "frames": 8,
         "labels": "own.txt",
         "rewrite": "2plus1d:2",
+        "state_layout": "ring",
         "max_drop": 0.02,
         "evaluation": "motion:clips=100",
         "preprocessing": Preprocessing(resize_short_side=8, crop=(8, 8), mean=(0.45, 0.44, 0.43), std=(0.2, 0.2, 0.2)),
@@ -148,6 +149,12 @@ def test_gates_are_those_of_the_building_blocks() -> None:
 
     assert tuple(gate.value for gate in Gate) == GATES
     assert module.STAGE_TIMEOUT_S == pipeline.STAGE_TIMEOUT_S
+
+
+def test_state_layouts_are_those_of_the_manifest() -> None:
+    from mvtool.ports import StateLayout
+
+    assert tuple(layout.value for layout in StateLayout) == STATE_LAYOUTS
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mvtool.extras import require
-from mvtool.ports import PortManifest, Precision, ResetBytes, StateBinding
+from mvtool.ports import Binding, PortManifest, Precision, ResetBytes, RingBinding
 from mvtool.runtimes import litert
 from mvtool.runtimes.base import PortSession
 from mvtool.runtimes.borders import Borders
@@ -54,7 +54,13 @@ def _float(port: Any) -> Any:
     return port.model_copy(update={"dtype": "float32", "quantization": None})
 
 
-def _float_binding(binding: StateBinding) -> StateBinding:
-    before, after = _float(binding.input), _float(binding.output)
-    reset = before.encode(binding.input.decode(binding.reset.array(binding.input)))
-    return binding.model_copy(update={"input": before, "output": after, "reset": ResetBytes.of(reset)})
+def _float_binding(binding: Binding) -> Binding:
+    initial = binding.input.decode(binding.reset.array(binding.input))
+    reset = ResetBytes.of(_float(binding.input).encode(initial))
+    ends = ("inputs", "outputs") if isinstance(binding, RingBinding) else ("input", "output")
+    made = {end: _each_float(getattr(binding, end)) for end in ends}
+    return binding.model_copy(update={**made, "reset": reset})
+
+
+def _each_float(ports: Any) -> Any:
+    return tuple(map(_float, ports)) if isinstance(ports, tuple) else _float(ports)
