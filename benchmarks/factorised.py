@@ -120,7 +120,9 @@ def latencies(builds: Sequence[Build]) -> list[Contestant]:
 
 def size(build: Build) -> dict[str, int]:
     """Multiply-adds of one call as captured, bytes of all states in both precisions."""
-    states = {p.value: sum(s.input.size_bytes for s in build.artifact(Runtime.TFLITE, p).ports.states) for p in PRECISIONS}
+    states = {
+        p.value: sum(s.input.size_bytes for s in build.artifact(Runtime.TFLITE, p).ports.states) for p in PRECISIONS
+    }
     return {"macs": Draft(load_program(build.path(build.manifest.program))).macs(), **states}
 
 
