@@ -21,6 +21,7 @@ from mvtool.errors import UsageError
 from mvtool.evaluation.result import EVALUATION_SCHEMA, Evaluation
 from mvtool.files import write_atomic
 from mvtool.ports import PORTS_SCHEMA, PortManifest
+from mvtool.profiling.record import PROFILE_SCHEMA, Profiles
 from mvtool.quantization.sensitivity import SENSITIVITY_SCHEMA, Sensitivity
 from mvtool.quantization.state_ranges import STATE_RANGES_SCHEMA, StateRanges
 
@@ -31,6 +32,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     EVALUATION_SCHEMA: Evaluation,
     STATE_RANGES_SCHEMA: StateRanges,
     SENSITIVITY_SCHEMA: Sensitivity,
+    PROFILE_SCHEMA: Profiles,
 }
 FILE_OF_SCHEMA = {
     PORTS_SCHEMA: "ports-1.schema.json",
@@ -39,6 +41,7 @@ FILE_OF_SCHEMA = {
     EVALUATION_SCHEMA: "evaluation-1.schema.json",
     STATE_RANGES_SCHEMA: "state-ranges-1.schema.json",
     SENSITIVITY_SCHEMA: "sensitivity-1.schema.json",
+    PROFILE_SCHEMA: "profile-1.schema.json",
 }
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "verify": LazyCommand("mvtool.cli.verify", "Execute every artifact of a build and compare it with the model."),
     "run": LazyCommand("mvtool.cli.run", "Label a video with a converted model."),
     "bench": LazyCommand("mvtool.cli.bench", "Measure latency and memory on this machine or on phones."),
+    "profile": LazyCommand("mvtool.cli.profile", "Show where the time of an artifact goes, operator by operator."),
     "compare": LazyCommand("mvtool.cli.compare", "Say whether a benchmark got faster or slower."),
     "report": LazyCommand("mvtool.cli.report", "Show benchmark records as one page or as markdown."),
     "evaluate": LazyCommand("mvtool.cli.evaluate", "Measure the accuracy of artifacts on labelled videos."),

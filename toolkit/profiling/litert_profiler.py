@@ -16,9 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from mvtool.errors import RuntimeLoadError
+from mvtool.extras import require
+
 CPU = 1
 HOST_WRITES = 1
-OPTIONS = ((b"runtime_options_string", b"enable_profiling = true\n"), (b"xnnpack", b"num_threads = 1\n"))
+PROFILING = b"runtime_options_string", b"enable_profiling = true\n"
+LIBRARY = "libLiteRt.so"
 INVOKE_TAG = "Invoke"
 DEFAULT_EVENT, OPERATOR_EVENT, DELEGATE_OPERATOR_EVENTS = 1, 2, (4, 8)
 DTYPES = {1: np.float32, 2: np.int32, 3: np.uint8, 4: np.int64, 6: np.bool_, 7: np.int16, 9: np.int8, 10: np.float16}
@@ -67,21 +71,40 @@ class Inference:
     ms: float
 
 
-class ProfiledModel:
-    """A `.tflite` compiled for the CPU with one thread and profiling, fed with noise; it lives as long as the process.
+def library_path() -> Path:
+    """The wheel's `libLiteRt.so`.
 
     Raises:
-        RuntimeError: A call of the library fails, or it lays out events in another way than 2.3.0.
+        MissingExtraError: ai-edge-litert is not installed.
+        RuntimeLoadError: It has no such library.
+    """
+    package = require("ai_edge_litert", "to profile TFLite models")
+    path = Path(package.__file__).parent / LIBRARY
+    if not path.is_file():
+        raise RuntimeLoadError(f"ai-edge-litert has no {LIBRARY} in {path.parent}; install ai-edge-litert 2.3.0.")
+    return path
+
+
+class LiteRTModel:
+    """A `.tflite` compiled for the CPU, fed with noise; it lives as long as the process.
+
+    Args:
+        path: The file.
+        threads: Of the runtime.
+        profiling: Let the delegate time its operators; `profile` needs it.
+
+    Raises:
+        RuntimeLoadError: A call of the library fails, or it lays out events in another way than 2.3.0.
     """
 
-    def __init__(self, path: Path) -> None:
-        import ai_edge_litert
-
-        self._library = ctypes.CDLL(str(Path(ai_edge_litert.__file__).parent / "libLiteRt.so"))
+    def __init__(self, path: Path, threads: int = 1, profiling: bool = True) -> None:
+        """Compile and feed the model."""
+        self._options_text = [(b"xnnpack", f"num_threads = {threads}\n".encode()), *([PROFILING] if profiling else [])]
+        self._library = ctypes.CDLL(str(library_path()))
         self._environment = self._make("LiteRtCreateEnvironment", 0, None)
         model = self._make("LiteRtCreateModelFromFile", self._environment, str(path).encode())
         self._compiled = self._make("LiteRtCreateCompiledModel", self._environment, model, self._options())
-        self._profiler = self._make("LiteRtCompiledModelGetProfiler", self._compiled)
+        self._profiler = self._make("LiteRtCompiledModelGetProfiler", self._compiled) if profiling else None
         signature = self._make("LiteRtGetModelSignature", model, ctypes.c_size_t(0))
         self._inputs = self._buffers(signature, "Input")
         self._outputs = self._buffers(signature, "Output")
@@ -110,7 +133,9 @@ class ProfiledModel:
         events = list(self._events())
         whole = [e for e in events if e.kind == DEFAULT_EVENT and e.tag.decode() == INVOKE_TAG]
         if len(whole) != 1:
-            raise RuntimeError(f"the profiler gave {len(whole)} {INVOKE_TAG!r} events for one inference, expected 1")
+            raise RuntimeLoadError(
+                f"the profiler gave {len(whole)} {INVOKE_TAG!r} events for one inference, expected 1"
+            )
         return Inference(tuple(filter(None, map(_timed, events))), whole[0].elapsed_us / 1e3)
 
     def _events(self) -> Iterator[_Event]:
@@ -123,7 +148,7 @@ class ProfiledModel:
         self._call("LiteRtGetProfilerEvents", self._profiler, count, words)
         written = 1 + int(np.flatnonzero(poisoned != POISON).max(initial=-1))
         if written != count.value * WORDS:
-            raise RuntimeError(
+            raise RuntimeLoadError(
                 f"{count.value} events took {written} words of 8 bytes, expected {count.value * WORDS}: "
                 "this LiteRT lays events out in another way; use ai-edge-litert 2.3.0"
             )
@@ -133,8 +158,8 @@ class ProfiledModel:
         """Options of the compilation; each payload is TOML text, which has to stay in memory."""
         options = self._make("LiteRtCreateOptions")
         self._call("LiteRtSetOptionsHardwareAccelerators", options, CPU)
-        self._payloads = [ctypes.create_string_buffer(text) for _, text in OPTIONS]
-        for (name, _), payload in zip(OPTIONS, self._payloads, strict=True):
+        self._payloads = [ctypes.create_string_buffer(text) for _, text in self._options_text]
+        for (name, _), payload in zip(self._options_text, self._payloads, strict=True):
             self._call(
                 "LiteRtAddOpaqueOptions", options, self._make("LiteRtCreateOpaqueOptions", name, payload, NO_DELETER)
             )
@@ -179,7 +204,7 @@ class ProfiledModel:
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
         if status != 0:
-            raise RuntimeError(f"{function} gave status {status}, expected 0; written for ai-edge-litert 2.3.0")
+            raise RuntimeLoadError(f"{function} gave status {status}, expected 0; written for ai-edge-litert 2.3.0")
 
 
 def _timed(event: _Event) -> Timed | None:
