@@ -73,7 +73,8 @@ def _watching(graph: GraphModule, watched: frozenset[str]) -> GraphModule:
     import torch
     from torch.fx import Graph, GraphModule
 
-    observing, copies = Graph(), {}
+    observing = Graph()
+    copies: dict[Node, Node] = {}
     ends: list[tuple[Node, Node]] = []
     for node in graph.graph.nodes:
         if node.op == "output":
