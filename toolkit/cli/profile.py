@@ -132,8 +132,9 @@ def _groups_table(title: str, groups: Sequence[Group]) -> object:
         console.add_row(table, group.name, *cells)
     if len(groups) > SHOWN:
         rest = groups[SHOWN:]
-        cells = sum(g.operators for g in rest), f"{sum(g.ms for g in rest):.4f}", f"{sum(g.share for g in rest):.1%}"
-        console.add_row(table, f"{len(rest)} others", *cells, f"{sum(g.macs for g in rest):,}")
+        times = f"{sum(g.ms for g in rest):.4f}", f"{sum(g.share for g in rest):.1%}"
+        numbers = sum(g.operators for g in rest), *times, f"{sum(g.macs for g in rest):,}"
+        console.add_row(table, f"{len(rest)} others", *numbers)
     return table
 
 

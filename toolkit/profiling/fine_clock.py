@@ -37,8 +37,8 @@ def library(cache: Path | None = None) -> Path | None:
     if sys.platform != "linux":
         return None
     wish = shlex.split(os.environ.get("CC", ""))
-    compiler = wish or next(([path] for name in COMPILERS if (path := shutil.which(name))), None)
-    if compiler is None:
+    compiler = wish or [path for name in COMPILERS if (path := shutil.which(name))][:1]
+    if not compiler:
         return None
     source = (files("mvtool") / "data" / SOURCE).read_text("utf-8")
     key = hashlib.sha256("\0".join([source, *compiler]).encode()).hexdigest()[:16]

@@ -79,7 +79,7 @@ def library_path() -> Path:
         RuntimeLoadError: It has no such library.
     """
     package = require("ai_edge_litert", "to profile TFLite models")
-    path = Path(package.__file__).parent / LIBRARY
+    path = Path(str(package.__file__)).parent / LIBRARY
     if not path.is_file():
         raise RuntimeLoadError(f"ai-edge-litert has no {LIBRARY} in {path.parent}; install ai-edge-litert 2.3.0.")
     return path

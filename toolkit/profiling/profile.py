@@ -278,11 +278,14 @@ def _type(timed: Timed, covered: Sequence[Written]) -> str:
 
 
 def _layer(named: Sequence[Named], first: int | None, merged: int) -> Named:
-    """The layer of all that was timed together: theirs if it is one, else the module that holds them."""
+    """The layer of all that was timed together: that of a padding's convolution, else the module that holds them."""
     if first is None:
         return None, "unknown"
     if merged == 1:
         return named[first]
+    weighted = [layer for layer, source in named[first : first + merged] if source == "weights"]
+    if merged <= MOST_NAMED and len(weighted) == 1:
+        return weighted[0], "weights"
     layers = [layer for layer, _ in named[first : first + merged] if layer]
     module = common_module(layers)
     return (module, "between") if module else (None, "unknown")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ METHOD = "forward"
 EXTERNAL_INPUT, EXTERNAL_OUTPUT, INTERNAL = 1, 2, 2**32 - 1
 """`XNN_VALUE_FLAG_EXTERNAL_INPUT`, `..._OUTPUT` and `XNN_INVALID_VALUE_ID` of `xnnpack.h`."""
 ALIGNMENT = 16
+NOT_FINITE = re.compile(r"([:\[,]\s*)([-+]?(?:inf|nan))(?=\s*[,\]}])")
 SCALARS = {
     "xnn_datatype_fp32": ("FLOAT", 4),
     "xnn_datatype_fp16": ("HALF", 2),
@@ -281,7 +283,9 @@ def _document(data: bytes) -> dict[str, Any]:
         flatbuffer._flatc_decompile(
             str(folder), str(folder / "schema.fbs"), str(folder / "graph.bin"), ["--defaults-json", "--raw-binary"]
         )
-        document: dict[str, Any] = json.loads((folder / "graph.json").read_text("utf-8"))
+        # flatc writes infinities bare, which is no JSON, and reads them in quotes.
+        text = NOT_FINITE.sub(r'\1"\2"', (folder / "graph.json").read_text("utf-8"))
+        document: dict[str, Any] = json.loads(text)
     return document
 
 

@@ -143,7 +143,7 @@ def _macs(
     result = math.prod(graph.dims(writes[0]))
     if kind == "XNNFullyConnected":
         return result * math.prod(graph.dims(fields["filter_id"])[1:])
-    kernel = fields["kernel_height"], fields["kernel_width"]
+    kernel = int(fields["kernel_height"]), int(fields["kernel_width"])
     if kind == "XNNConvTranspose2d":
         return math.prod(graph.dims(reads[0])) * math.prod(kernel) * int(fields["group_output_channels"])
     depth = 1 if kind == "XNNDepthwiseConv2d" else int(fields["group_input_channels"])

@@ -25,7 +25,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
 ]
 
-ALL = [(runtime, precision) for runtime in ("tflite", "executorch") for precision in ("fp32", "int8")]
+ALL = [
+    ("tflite", "fp32"),
+    ("tflite", "int8"),
+    ("executorch", "fp32"),
+    pytest.param("executorch", "int8", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("runtime", "precision"), ALL)
@@ -56,6 +61,7 @@ def layers_with_weights(build: Build) -> set[str]:
     return set(Layers.of(load_program(build.path(build.manifest.program))).of_prefix.values())
 
 
+@pytest.mark.slow
 def test_runtimes_count_the_same_work(tiny_build: Build) -> None:
     counted = set()
     for runtime in ("tflite", "executorch"):
