@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from tiny_models import seeded
@@ -20,17 +20,21 @@ FRAMES, HELD = 2, 4
 
 
 class RingStream(nn.Module):
-    """`frames` keeps camera frames; `maps` keeps maps, begins as a ramp from -1 to 1, and is read in three places."""
+    """`frames` keeps camera frames; `maps` keeps maps, begins as a ramp from -1 to 1, and is read in three places.
+
+    Args:
+        groups: Of one of its layers.
+    """
 
     frames: Tensor
     maps: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = 2) -> None:
         super().__init__()
         side = SIZE // 2
         self.first = nn.Conv3d(3, MAPS, (FRAMES + 1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.second = nn.Conv3d(MAPS, MAPS, (3, 1, 1), dilation=(2, 1, 1), groups=MAPS)
-        self.third = nn.Conv3d(MAPS, MAPS, (2, 3, 3), padding=(0, 1, 1), groups=2)
+        self.third = nn.Conv3d(MAPS, MAPS, (2, 3, 3), padding=(0, 1, 1), groups=groups)
         self.head = nn.Linear(MAPS, 5)
         self.register_buffer("frames", torch.zeros(1, 3, FRAMES, SIZE, SIZE))
         self.register_buffer("maps", torch.linspace(-1, 1, MAPS * HELD * side**2).reshape(1, MAPS, HELD, side, side))
@@ -47,6 +51,6 @@ class RingStream(nn.Module):
 
 
 @cache
-def captured() -> StreamProgram:
+def captured(groups: int = 2) -> StreamProgram:
     info = ModelInfo("ring_stream", preprocessing=plain(SIZE, SIZE))
-    return capture(seeded(RingStream), [InputSpec("frame", (1, 3, 1, SIZE, SIZE))], info)
+    return capture(seeded(partial(RingStream, groups)), [InputSpec("frame", (1, 3, 1, SIZE, SIZE))], info)

@@ -147,7 +147,9 @@ def test_a_wrong_file_is_refused_before_it_takes_its_place(
 ) -> None:
     other = executorch.prepare(stream_program(seed=1))
     monkeypatch.setattr(
-        executorch, "lower_to_executorch", lambda exported, methods: lower_to_executorch(other.exported, methods)
+        executorch,
+        "lower_to_executorch",
+        lambda exported, methods, **options: lower_to_executorch(other.exported, methods, **options),
     )
     (tmp_path / "old.pte").write_bytes(b"previous build")
     with pytest.raises(ConversionError, match="does not compute 'block'"):
