@@ -69,6 +69,7 @@ def test_layers_return_to_float_until_the_drop_holds(tmp_path: Path, videos: str
     assert pair["final"]["drop"]["value"] <= 0.05
 
 
+@pytest.mark.slow
 def test_what_holds_is_left_as_it_is(tmp_path: Path, videos: str) -> None:
     control = control_of(converted(tmp_path / "net", videos, 0.99, "tflite"), Runtime.TFLITE)
     assert control.layers == ()

@@ -92,6 +92,7 @@ def test_the_accuracy_chooses_the_rank(tmp_path: Path, videos: str) -> None:
     assert mvtool.verify(tmp_path / "loose").passed
 
 
+@pytest.mark.slow
 def test_where_no_rank_holds_all_pairs_are_kept(tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_control, "ENERGIES", (0.01,))
     build, rank = converted(tmp_path / "net", videos, 0.0)

@@ -73,6 +73,7 @@ def test_one_pair_moves_the_state_behind_the_stride(tmp_path: Path) -> None:
     assert mvtool.verify(tmp_path / "one").passed
 
 
+@pytest.mark.slow
 def test_the_module_itself_is_not_changed(tmp_path: Path) -> None:
     module = net()
     mvtool.convert(module, inputs=[INPUT], targets=["tflite"], out=tmp_path / "x", rewrite="2plus1d:0.9")

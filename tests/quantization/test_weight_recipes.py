@@ -110,6 +110,7 @@ def verified(build: Build) -> Verification:
     return verify(build.folder, save=False)
 
 
+@pytest.mark.slow
 def test_each_runtime_has_the_files_that_it_can_have_and_needs_no_calibration(build: Build) -> None:
     written = {(a.runtime, a.precision) for a in build.manifest.artifacts}
     assert written == set(ARTIFACTS)
@@ -117,6 +118,7 @@ def test_each_runtime_has_the_files_that_it_can_have_and_needs_no_calibration(bu
     assert {a.file for a in build.manifest.artifacts} >= {"Layers_int8-dynamic.pte", "Layers_int8-weights.mlpackage"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("runtime", "precision"), ARTIFACTS)
 def test_ports_and_states_stay_float32(build: Build, runtime: Runtime, precision: Precision) -> None:
     ports = build.artifact(runtime, precision).ports
@@ -124,6 +126,7 @@ def test_ports_and_states_stay_float32(build: Build, runtime: Runtime, precision
     assert not any(port.quantization or port.grid for port in (*ports.input_ports, *ports.output_ports))
 
 
+@pytest.mark.slow
 def test_the_delegates_take_everything(build: Build) -> None:
     for precision in (DYNAMIC, WEIGHTS):
         tflite, executorch = (build.artifact(runtime, precision).delegation for runtime in (TFLITE, EXECUTORCH))
@@ -131,11 +134,13 @@ def test_the_delegates_take_everything(build: Build) -> None:
         assert (executorch["delegates"], executorch["operators_outside"]) == (1, {})
 
 
+@pytest.mark.slow
 def test_weights_that_a_runtime_keeps_in_float_are_named(build: Build) -> None:
     assert build.artifact(EXECUTORCH, DYNAMIC).delegation["float_weights"] == {"depthwise conv2d": 1}
     assert build.artifact(EXECUTORCH, WEIGHTS).delegation["float_weights"] == {"conv2d": 1, "depthwise conv2d": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("runtime", "precision"), ARTIFACTS)
 def test_files_shrink_to_a_quarter_of_the_weights(build: Build, runtime: Runtime, precision: Precision) -> None:
     weights = 4 * sum(parameter.numel() for parameter in layers().parameters())
@@ -146,6 +151,7 @@ def test_files_shrink_to_a_quarter_of_the_weights(build: Build, runtime: Runtime
 ROUNDED = {TFLITE: LAYERS, COREML: LAYERS, EXECUTORCH: ("mix", "hidden", "head")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", Runtime)
 def test_int8_weights_is_the_float_program_with_rounded_weights(build: Build, runtime: Runtime) -> None:
     found = roll(build.open(runtime, WEIGHTS))
@@ -153,18 +159,21 @@ def test_int8_weights_is_the_float_program_with_rounded_weights(build: Build, ru
     assert distance(found, roll_torch(layers())) > 10 * FP32_LIMIT, "a file with float weights would pass"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", [TFLITE, EXECUTORCH])
 def test_int8_dynamic_rounds_activations_too(build: Build, runtime: Runtime) -> None:
     found, exact = roll(build.open(runtime, DYNAMIC)), roll_torch(with_rounded(LAYERS))
     assert 1e-4 < distance(found, exact) < 0.1, "float arithmetic on int8 weights is within 1e-5"
 
 
+@pytest.mark.slow
 def test_every_file_is_verified(verified: Verification) -> None:
     failed = [(r.file, c.check, c.message) for r in verified.artifacts for c in r.checks if c.status != "passed"]
     assert verified.passed, failed
     assert all(Check.SIMULATION_STATES in {c.check for c in report.checks} for report in verified.artifacts)
 
 
+@pytest.mark.slow
 def test_int8_weights_is_held_to_the_bounds_of_fp32(verified: Verification) -> None:
     limits = {
         report.precision: {c.limit for c in report.checks if c.check is Check.SIMULATION_OUTPUTS}
@@ -173,6 +182,7 @@ def test_int8_weights_is_held_to_the_bounds_of_fp32(verified: Verification) -> N
     assert limits == {DYNAMIC: {5e-2}, WEIGHTS: {FP32_LIMIT}}
 
 
+@pytest.mark.slow
 def test_an_app_is_told_the_tolerance_of_each_precision(build: Build) -> None:
     tolerances = build.manifest.golden.tolerances
     assert set(tolerances) == {Precision.FP32, Precision.FP16, DYNAMIC, WEIGHTS}

@@ -54,6 +54,7 @@ def run(survey: Survey, entry: ModelEntry) -> ModelRecord:
     return record
 
 
+@pytest.mark.slow
 def test_a_model_is_converted_executed_and_written_down(tiny: ModelEntry, tmp_path: Path) -> None:
     survey = survey_of(tmp_path, Precision.FP32, Precision.INT8)
     record = run(survey, tiny)
