@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -54,7 +55,7 @@ class TinyClip(nn.Module):
         return {"logits": self.head(nn.functional.relu(self.conv(frame)).mean((2, 3, 4)))}
 
 
-def seeded(factory: type[Model], seed: int = 3) -> Model:
+def seeded(factory: Callable[[], Model], seed: int = 3) -> Model:
     """A module in eval mode whose weights are the same in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
