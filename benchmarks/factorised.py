@@ -28,9 +28,8 @@ from contest import Contestant, measure, median_ms, one_core, summary, tflite
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mvtool.bench.subjects import count_macs
 from mvtool.build import Build
-from mvtool.converters.program_io import load_program
-from mvtool.converters.rewrites.draft import Draft
 from mvtool.evaluation.evaluate import final_answers
 from mvtool.evaluation.statistics import Interval, paired_drop, share
 from mvtool.evaluation.task import Subject, task_of
@@ -127,7 +126,7 @@ def size(build: Build) -> dict[str, int]:
     states = {
         p.value: sum(s.input.size_bytes for s in build.artifact(Runtime.TFLITE, p).ports.states) for p in PRECISIONS
     }
-    return {"macs": Draft(load_program(build.path(build.manifest.program))).macs(), **states}
+    return {"macs": count_macs(build), **states}
 
 
 def pairs_of(build: Build) -> list[str]:

@@ -34,9 +34,9 @@ from contest import Contestant, executorch, measure, median_ms, one_core, print_
 from stream_latency import plain_conversions
 
 from mvtool.bench import roofline
+from mvtool.bench.subjects import count_macs
 from mvtool.build import Build
 from mvtool.converters.program_io import load_program
-from mvtool.converters.rewrites.draft import Draft
 from mvtool.datasets.motion import MotionVideos
 from mvtool.ports import Precision, Runtime
 
@@ -149,7 +149,7 @@ def goals(model: str, build: Build, rows: Sequence[Mapping[str, object]]) -> lis
         Goal("ExecuTorch fp32 beside our TFLite", ms["mvtool executorch fp32"] / fp32, 1.2),
         Goal("ExecuTorch int8 beside our TFLite", ms["mvtool executorch int8"] / int8, 1.3),
     ]
-    macs = Draft(load_program(build.path(build.manifest.program))).macs()
+    macs = count_macs(build)
     floor = ms[FLOOR] * macs / roofline.MACS
     if model == "a0":
         found.append(

@@ -1,7 +1,7 @@
 """Graphs whose Python code is written when it is wanted.
 
 `torch.fx` writes and compiles the code of a graph module after every change. The exporters change a graph some two hundred times and
-execute it eight times, which made the code that nobody ran a quarter of an ExecuTorch conversion. The results are the same bytes.
+execute it eight times, which made the code that nobody ran a fifth of an ExecuTorch conversion. The results are the same bytes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.utils.flop_counter import FlopCounterMode
 
 from mvtool.program import RewriteReport, StreamProgram
 
@@ -59,20 +58,10 @@ class Draft:
         self._steps = _check_inputs(program)
         self._last = self.roll(self.module)
 
-    def macs(self) -> int:
-        """Multiply-adds of one call, counted as in `mvtool.zoo.macs`."""
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            self.module(*self._steps[0], *self._initial())
-        return int(counter.get_total_flops()) // 2
-
-    def _initial(self) -> list[Tensor]:
-        states = [torch.from_numpy(s.initial.copy()) for s in self.program.states]
-        return [_times(s, m) for s, m in zip(states, self.multipliers, strict=True)]
-
     def roll(self, module: nn.Module) -> list[Tensor]:
         """Outputs and logical states of some rolled steps on seeded random inputs."""
-        states = self._initial()
+        states = [torch.from_numpy(s.initial.copy()) for s in self.program.states]
+        states = [_times(s, m) for s, m in zip(states, self.multipliers, strict=True)]
         seen: list[Tensor] = []
         outputs = len(self.program.outputs)
         with torch.no_grad():

@@ -23,6 +23,7 @@ from mvtool.program import RewriteReport, StreamProgram
 from mvtool.streaming.conv import StreamConv3d
 from mvtool.streaming.factored import FactoredConv3d, Pairs
 from mvtool.streaming.padding import same_size
+from mvtool.zoo.macs import count_step_macs
 
 NAME: Final = "2plus1d"
 FULL: Final = "full"
@@ -195,15 +196,15 @@ def judged(report: RewriteReport, rank: Rank, before: StreamProgram, after: Stre
     Raises:
         ConversionError: All pairs were kept, and the result is not the same.
     """
-    made, model = Draft(after), Draft(before)
-    difference = max(relative_difference(f, e) for f, e in zip(made.outputs(), model.outputs(), strict=True))
+    pairs = zip(Draft(after).outputs(), Draft(before).outputs(), strict=True)
+    difference = max(relative_difference(found, expected) for found, expected in pairs)
     if rank == Rank() and not difference <= LARGEST_DIFFERENCE:
         raise ConversionError(
             f"The rewrite {NAME} with all pairs changed the results by {difference:.1e} of the largest value; at most "
             f"{LARGEST_DIFFERENCE:.0e} is rounding. Please report this model."
         )
     whole = (
-        f"one call: {_thousands(model.macs())} to {_thousands(made.macs())} multiply-adds, "
+        f"one call: {_thousands(count_step_macs(before))} to {_thousands(count_step_macs(after))} multiply-adds, "
         f"states {_thousands(_remembered(before))} to {_thousands(_remembered(after))} elements"
     )
     return replace(report, max_difference=difference, details=(whole, *report.details))

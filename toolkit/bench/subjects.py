@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from mvtool.bench.record import ArtifactFacts, ModelFacts
 from mvtool.build import DEFAULT_PRECISIONS, SUFFIX_OF_RUNTIME, Build
 from mvtool.errors import UsageError
@@ -116,14 +114,7 @@ def count_macs(build: Build) -> int | None:
     """Multiply-adds of one call of the captured program, as `mvtool zoo` counts them; None where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
-    from torch.utils.flop_counter import FlopCounterMode
-
     from mvtool.converters.program_io import load_program
-    from mvtool.runtimes.pytorch import TorchExecutable
+    from mvtool.zoo.macs import count_step_macs
 
-    program = load_program(build.path(build.manifest.program))
-    executable = TorchExecutable(program)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        executable.run([np.zeros(port.shape, port.dtype) for port in program.input_ports])
-    return int(counter.get_total_flops()) // 2
+    return count_step_macs(load_program(build.path(build.manifest.program)))

@@ -6,9 +6,12 @@ activations, pools and sums are not.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from mvtool.program import StreamProgram
 
 Shape = tuple[int, ...]
 
@@ -28,6 +31,17 @@ def count_macs(module: nn.Module, shape: Shape) -> int:
     with torch.no_grad(), torch.device("meta"), counter:
         module(torch.empty(shape))
     # The counter gives two operations, a multiplication and an addition, for each.
+    return int(counter.get_total_flops()) // 2
+
+
+def count_step_macs(program: StreamProgram) -> int:
+    """Multiply-adds of one call of a captured program, which is executed once, on zeros."""
+    from mvtool.runtimes.pytorch import TorchExecutable
+
+    executable = TorchExecutable(program)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        executable.run([np.zeros(port.shape, port.dtype) for port in program.input_ports])
     return int(counter.get_total_flops()) // 2
 
 
