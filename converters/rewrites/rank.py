@@ -48,6 +48,9 @@ POINTWISE = (
     aten.hardshrink.default,
 )
 
+MOST_OF_A_MAP = 1 << 16
+"""Numbers of a constant map that is written out for every channel; a larger one would make the file grow by more than it is worth."""
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -211,7 +214,25 @@ class RankLowering(nn.Module):
         shape = list(value.value.shape)
         dropped = shape.index(1)
         kept = tuple(axis for axis in range(5) if axis != dropped)
-        return Folded(self.hold(f"{value.name}_folded", lambda: value.value.squeeze(dropped)), kept)  # type: ignore[arg-type]
+        held = self.hold(
+            f"{value.name}_for_{node.name}", lambda: self._every_channel(node, value.value).squeeze(dropped)
+        )
+        return Folded(held, kept)  # type: ignore[arg-type]
+
+    def _every_channel(self, node: fx.Node, value: Tensor) -> Tensor:
+        """A constant operand of `node`, where it is a map of one channel and small: written out for every channel.
+
+        XNNPACK computes a product with a map of one channel pixel by pixel, which with few channels costs several times the product
+        of two maps of the same shape.
+        """
+        result, picture = node.meta["val"], value.numel() > 1 and tuple(value.shape[-2:])
+        if not self.recipe.channels_last_ports or picture != tuple(result.shape[-2:]) or result.dim() < 4:
+            return value
+        one_map = value.numel() == picture[0] * picture[1] and result.numel() <= MOST_OF_A_MAP
+        if not one_map or result.numel() != result.shape[1] * value.numel():
+            return value
+        maps = value.reshape((1,) * (result.dim() - 2) + picture)
+        return maps.expand(1, result.shape[1], *maps.shape[2:])
 
     def plain(self, args: Any) -> Any:
         """Arguments with constants as held tensors."""
@@ -235,7 +256,9 @@ class RankLowering(nn.Module):
         if isinstance(value, Folded):
             return value.as_order(order)
         if isinstance(value, Constant):
-            return self.hold(f"{value.name}_for_{node.name}", lambda: _broadcastable(value.value, order))
+            return self.hold(
+                f"{value.name}_for_{node.name}", lambda: _broadcastable(self._every_channel(node, value.value), order)
+            )
         return _broadcastable(value, order) if isinstance(value, Tensor) and value.dim() > 0 else value
 
 
