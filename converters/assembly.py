@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,18 +91,19 @@ def artifact_entry(folder: Path, model: str, result: JobResult) -> ArtifactEntry
         raise ValueError("the job wrote no artifact")
     name = f"{ports.runtime.value}_{ports.precision.value}"
     simulated = (folder / REFERENCE_FOLDER / name).is_dir()
-    recipe = dataclasses.asdict(recipe_for(ports.runtime, ports.precision))
+    recipe = replace(recipe_for(ports.runtime, ports.precision), forms=result.forms)
     return ArtifactEntry(
         **describe(folder, artifact_file_name(model, ports.runtime, ports.precision)).model_dump(),
         runtime=ports.runtime,
         precision=ports.precision,
         ports=ports,
-        recipe={key: _json(value) for key, value in recipe.items()},
+        recipe=recipe.described(),
         rewrites=tuple(RewriteEntry(**line.model_dump()) for line in result.rewrites),
         delegation=result.delegation,
         control=result.control,
         simulation=name if simulated else None,
         seconds=result.seconds,
+        trials=result.trials,
     )
 
 

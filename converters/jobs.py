@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from mvtool.build import AccuracyControl, CalibrationEntry
+from mvtool.build import AccuracyControl, CalibrationEntry, Trial
+from mvtool.converters.recipe import NO_FORMS, Forms
 from mvtool.ports import Document, PortManifest, Precision, Runtime, StateLayout
 
 JOB_FILE = "job.json"
@@ -32,6 +33,8 @@ class Job(Document):
         output: Artifact to write, or the record of state ranges.
         simulation: Folder for the quantized PyTorch program, where the target has one.
         float_layers: Layers that stay float in an int8 artifact, see `mvtool.quantization.layers`.
+        forms: Of single operators, where they differ from the recipe's.
+        tune: Time the forms of operators and choose.
         threads: Threads for the framework.
     """
 
@@ -45,6 +48,8 @@ class Job(Document):
     output: str | None = None
     simulation: str | None = None
     float_layers: tuple[str, ...] = ()
+    forms: Forms = NO_FORMS
+    tune: bool = False
     threads: int = 1
 
     @property
@@ -75,6 +80,8 @@ class JobResult(Document):
         rewrites: What each rewrite did.
         delegation: What the emitter found out about delegation.
         calibration: What was calibrated on, from a job of that kind.
+        forms: Of single operators, as the artifact has them.
+        trials: What was timed to choose them.
         control: Set by the parent: which layers stay float and why.
         notes: Remarks for the user.
         seconds: Wall time per stage.
@@ -84,6 +91,8 @@ class JobResult(Document):
     rewrites: tuple[RewriteLine, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
     calibration: CalibrationEntry | None = None
+    forms: Forms = NO_FORMS
+    trials: tuple[Trial, ...] = ()
     control: AccuracyControl | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)

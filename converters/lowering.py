@@ -4,7 +4,7 @@ A lowered program takes and gives its ports as they are in the artifact: at most
 one dropped, channels last where the recipe says so. The passes, in order:
 
     [write out recurrent layers] -> fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift
-    -> [take states apart into slots] -> lower to four axes, with 2D operators
+    -> [take states apart into slots] -> lower to four axes, with 2D operators -> [pack pixels]
 
 Each runs through `Draft.checked`, which rolls the graph before and after and records the difference.
 """
@@ -23,12 +23,21 @@ from mvtool.converters import places
 from mvtool.converters.naming import Names
 from mvtool.converters.port_types import port_type
 from mvtool.converters.recipe import HardSwishForm, Recipe
-from mvtool.converters.rewrites import factorise, fold_affine, fold_batch_norm, handlers, hard_swish, recurrent, ring
+from mvtool.converters.rewrites import (
+    factorise,
+    fold_affine,
+    fold_batch_norm,
+    handlers,
+    hard_swish,
+    pack_pixels,
+    recurrent,
+    ring,
+)
 from mvtool.converters.rewrites.draft import Changes, Draft
 from mvtool.converters.rewrites.folded import ORDER, Folded, permute, reshape_folded
 from mvtool.converters.rewrites.rank import HighRank, RankLowering
 from mvtool.converters.state_forms import Queue
-from mvtool.errors import ConversionError
+from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import StateForm, StateLayout, TensorPort
 from mvtool.program import Slots, StateSpec, StreamProgram
 from mvtool.slots import whole_port
@@ -54,6 +63,21 @@ def lower(program: StreamProgram, recipe: Recipe, layout: StateLayout = StateLay
     Raises:
         ConversionError: A port cannot have four axes, an operator needs more axes than the target takes, or a
             rewrite changed the results.
+        UsageError: The recipe names an operator that the program does not have.
+    """
+    draft, queues = before_rank(program, recipe, layout)
+    _check_forms(draft, recipe)
+    ports = PortPlan(program, recipe, draft.multipliers, queues)
+    lowered = _lower_rank(draft, recipe, ports, queues)
+    _refuse_inexact(draft)
+    return ports.apply(program).replace(exported=lowered, rewrites=tuple(draft.reports))
+
+
+def before_rank(program: StreamProgram, recipe: Recipe, layout: StateLayout) -> tuple[Draft, dict[int, Queue]]:
+    """Run all passes on the model's own axes, up to the last one.
+
+    Returns:
+        The graph, and the queues that were taken apart by the number of their state.
     """
     draft = Draft(program)
     if recurrent.is_recurrent(draft):
@@ -64,11 +88,16 @@ def lower(program: StreamProgram, recipe: Recipe, layout: StateLayout = StateLay
     if recipe.unit_clamp_as_relu6:
         draft.checked(hard_swish.UNIT_CLAMP_NAME, hard_swish.factor_unit_clamp)
     draft.checked(fold_affine.NAME, fold_affine.fold_affine)
-    queues = ring.take_apart(draft) if layout is StateLayout.RING else {}
-    ports = PortPlan(program, recipe, draft.multipliers, queues)
-    lowered = _lower_rank(draft, recipe, ports, queues)
-    _refuse_inexact(draft)
-    return ports.apply(program).replace(exported=lowered, rewrites=tuple(draft.reports))
+    return draft, ring.take_apart(draft) if layout is StateLayout.RING else {}
+
+
+def _check_forms(draft: Draft, recipe: Recipe) -> None:
+    known = {node.name for node in draft.module.graph.nodes}
+    if unknown := sorted(recipe.forms.temporal.keys() - known):
+        raise UsageError(
+            f"The recipe names {', '.join(unknown)}, which {draft.program.info.name} does not have. Give a recipe of the "
+            "same model."
+        )
 
 
 class PortPlan:
@@ -245,10 +274,25 @@ def _lower_rank(
     except ValueError as error:
         raise ConversionError(f"{draft.program.info.name} cannot be lowered to four axes: {error}.") from error
     exported.graph.eliminate_dead_code()
-    through = _ThroughPorts(exported.module(check_guards=False), ports)
-    difference = draft.difference(ring.Whole(draft, through, queues))
-    draft.reports.append(changes.report(RANK_NAME, difference))
+    _report(draft, RANK_NAME, changes, exported, ports, queues)
+    if recipe.forms.pixels:
+        packed = Changes()
+        pack_pixels.pack_pixels(exported, recipe.forms.pixels, packed)
+        _report(draft, pack_pixels.NAME, packed, exported, ports, queues)
     return exported
+
+
+def _report(
+    draft: Draft,
+    name: str,
+    changes: Changes,
+    exported: torch.export.ExportedProgram,
+    ports: PortPlan,
+    queues: Mapping[int, Queue],
+) -> None:
+    """Append the report of a pass whose result takes and gives port arrays."""
+    through = _ThroughPorts(exported.module(check_guards=False), ports)
+    draft.reports.append(changes.report(name, draft.difference(ring.Whole(draft, through, queues))))
 
 
 def _refuse_high_rank(found: list[HighRank], recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,7 +33,7 @@ from mvtool.converters.destination import (
 from mvtool.converters.inputs import InputSpec, picture_of
 from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, stage
-from mvtool.converters.recipe import RECIPES
+from mvtool.converters.recipe import NO_FORMS, RECIPES, Forms, recorded_recipe
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
 from mvtool.datasets.spec import is_generator
 from mvtool.errors import (
@@ -90,11 +90,16 @@ class Request:
     Attributes:
         artifacts: Target and precision of each file.
         clips: The user's calibration data.
+        autotune: Time the forms that operators may have on this machine and keep the fastest, see `mvtool.converters.autotune`;
+            one worker at a time then.
+        recipe: Build folder of the same model whose forms of operators are used again.
         stage_timeout_s: Longest time of one stage of a worker.
         parallel: Worker processes at a time.
         options: What the manifest says of the conversion.
         goal: Accuracy that int8 must keep.
         layout: How artifacts hold queues of past frames.
+        tune: Time the forms of operators and choose.
+        forms: Of single operators by target and precision, from another build.
     """
 
     artifacts: tuple[tuple[Runtime, Precision], ...]
@@ -104,6 +109,8 @@ class Request:
     options: Mapping[str, object]
     goal: Goal | None = None
     layout: StateLayout = StateLayout.SHIFT
+    tune: bool = False
+    forms: Mapping[tuple[Runtime, Precision], Forms] = field(default_factory=dict)
 
     @property
     def int8(self) -> bool:
@@ -134,6 +141,8 @@ def convert(
     evaluation: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
     state_layout: str = "shift",
+    autotune: bool = False,
+    recipe: str | os.PathLike[str] | None = None,
     stage_timeout_s: float = STAGE_TIMEOUT_S,
     parallel: int | None = None,
     listener: Listener | None = None,
@@ -191,6 +200,7 @@ def convert(
     (layout,) = _each(StateLayout, "state layout", [state_layout])
     if layout is not StateLayout.SHIFT:
         request = replace(request, layout=layout, options={**request.options, "state_layout": layout.value})
+    request = _with_forms(request, autotune, recipe)
     if out is not None:
         check_destination(destination_of(out, ""))
     with stage(tell, "load"):
@@ -245,6 +255,22 @@ def _request(
     }
     workers = parallel or min(4, os.cpu_count() or 1)
     return Request(artifacts, clips, stage_timeout_s, workers, {k: v for k, v in options.items() if v is not None})
+
+
+def _with_forms(request: Request, autotune: bool, recipe: str | os.PathLike[str] | None) -> Request:
+    """The request with forms of operators to be timed, or those of another build."""
+    if autotune and recipe is not None:
+        raise UsageError("autotune and a recipe of another build contradict each other; give one of them.")
+    if autotune:
+        return replace(request, tune=True, parallel=1, options={**request.options, "autotune": True})
+    if recipe is None:
+        return request
+    build = Build.load(Path(recipe))
+    forms = {
+        (entry.runtime, entry.precision): recorded_recipe(entry.runtime, entry.precision, entry.recipe).forms
+        for entry in build.manifest.artifacts
+    }
+    return replace(request, forms=forms, options={**request.options, "recipe": build.folder.name})
 
 
 def _goal(request: Request, max_drop: float | None, evaluation: str | os.PathLike[str] | None) -> Goal | None:
@@ -424,6 +450,9 @@ def _controlled(
 ) -> dict[str, Outcome]:
     """The outcomes with int8 artifacts that keep the accuracy."""
     jobs, _ = _plan(request, program.info.name, staging, work / "jobs" / SHARED)
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, JobResult) and name in jobs:
+            jobs[name] = jobs[name].model_copy(update={"forms": outcome.forms, "tune": False})
     numbers = itertools.count(1)
 
     def emit(job: Job) -> Outcome:
@@ -459,6 +488,8 @@ def _plan(request: Request, model: str, staging: Path, shared: Path) -> tuple[di
             target=target,
             precision=precision,
             layout=request.layout,
+            forms=request.forms.get((target, precision), NO_FORMS),
+            tune=request.tune,
             output=str(staging / artifact_file_name(model, target, precision)),
             simulation=_simulation(staging, target, precision),
             threads=threads,

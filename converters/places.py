@@ -42,12 +42,17 @@ def innermost(error: BaseException) -> str:
 
 def of_node(node: Node) -> str:
     """Place of a graph node, from what torch.export recorded."""
-    stack: dict[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
-    owner = list(stack.values())[-1][0] if stack else ""
+    owner = layer_of_node(node)
     found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', node.meta.get("stack_trace") or "")
     users = [entry for entry in found if _is_user(entry[0])] or found
     place = _submodule(owner)
     return f"{place} ({users[-1][0]}:{users[-1][1]}, in {users[-1][2]})" if users else place
+
+
+def layer_of_node(node: Node) -> str:
+    """Path of the module that a graph node is in, from what torch.export recorded; empty if unknown."""
+    stack: dict[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return list(stack.values())[-1][0] if stack else ""
 
 
 def of_attribute(module: nn.Module, path: str) -> str:

@@ -6,11 +6,14 @@ The fastest form of an operation differs between runtimes and between fp32 and i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from mvtool.errors import UsageError
-from mvtool.ports import Precision, Runtime
+from pydantic import Field, JsonValue, ValidationError
+
+from mvtool.errors import ManifestError, UsageError
+from mvtool.ports import Document, Precision, Runtime
 
 
 class TemporalForm(StrEnum):
@@ -37,6 +40,25 @@ class HardSwishForm(StrEnum):
     FACTORED = "factored"
 
 
+class Forms(Document):
+    """Forms of single operators, by their names in the captured program, where they differ from the recipe's.
+
+    Attributes:
+        temporal: Of depthwise convolutions over time.
+        pixels: Output pixels of a row that a convolution computes as one, see `rewrites.pack_pixels`.
+    """
+
+    temporal: dict[str, TemporalForm] = Field(default_factory=dict)
+    pixels: dict[str, int] = Field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether any operator has a form of its own."""
+        return bool(self.temporal or self.pixels)
+
+
+NO_FORMS = Forms()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Choices for one target and precision.
@@ -51,6 +73,7 @@ class Recipe:
         unit_clamp_as_relu6: Write `clamp(x, 0, 1)` as `relu6(6 x) / 6`.
         most_axes: Axes of a tensor that has no form with four. XNNPACK defines none with more than 6
             (`XNN_MAX_TENSOR_DIMS`), and TFLite's own arithmetic stops there too.
+        forms: Of single operators.
     """
 
     target: Runtime
@@ -60,6 +83,20 @@ class Recipe:
     hard_swish: HardSwishForm
     unit_clamp_as_relu6: bool = False
     most_axes: int = 6
+    forms: Forms = NO_FORMS
+
+    def temporal_of(self, operator: str) -> TemporalForm:
+        """Form of one depthwise convolution over time."""
+        return self.forms.temporal.get(operator, self.temporal)
+
+    def described(self) -> dict[str, JsonValue]:
+        """As the manifest of a build has it."""
+        plain: dict[str, JsonValue] = {
+            name: str(value) if isinstance(value, str) else value
+            for name, value in vars(self).items()
+            if not isinstance(value, Forms)
+        }
+        return {**plain, "forms": self.forms.model_dump(mode="json")}
 
 
 RECIPES = {
@@ -92,3 +129,16 @@ def recipe_for(target: Runtime, precision: Precision) -> Recipe:
         known = ", ".join(p.value for t, p in RECIPES if t is target)
         raise UsageError(f"Target {target.value!r} has no precision {precision.value!r}; it has: {known}.")
     return recipe
+
+
+def recorded_recipe(target: Runtime, precision: Precision, described: Mapping[str, JsonValue]) -> Recipe:
+    """The recipe that a manifest describes: today's of the target, with the recorded forms of single operators.
+
+    Raises:
+        ManifestError: The forms are malformed.
+    """
+    try:
+        forms = Forms.model_validate(described.get("forms") or {})
+    except ValidationError as error:
+        raise ManifestError(f"The recipe of {target} {precision} is malformed: {error}. Convert again.") from error
+    return replace(recipe_for(target, precision), forms=forms)

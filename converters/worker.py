@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,8 +21,12 @@ from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, Rewrit
 from mvtool.converters.lazy_code import code_when_wanted
 from mvtool.errors import ConversionError, MvtoolError, StorageError
 from mvtool.parent import end_with_parent
+from mvtool.ports import Runtime
 
 if TYPE_CHECKING:
+    from mvtool.build import Trial
+    from mvtool.converters.recipe import Forms
+    from mvtool.converters.targets import Emitted
     from mvtool.program import StreamProgram
 
 
@@ -116,17 +121,8 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
 
 
 def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
-    from mvtool.converters.lowering import lower
-    from mvtool.converters.recipe import recipe_for
-    from mvtool.converters.targets import EMITTERS
-    from mvtool.quantization.layers import Layers
-
-    if job.target is None or job.precision is None:
-        raise ConversionError("An emit job needs a target and a precision.")
-    with stages.stage("lower"):
-        program = lower(captured, recipe_for(job.target, job.precision), job.layout)
-    exact = Layers.of(captured).weights(program, job.float_layers)
-    emitted = EMITTERS[job.target](job, program, exact, stages)
+    made = _made(job, captured, stages)
+    program, emitted = made.program, made.emitted
     rewrites = tuple(
         RewriteLine(
             name=r.name,
@@ -141,9 +137,53 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
         ports=emitted.ports,
         delegation=emitted.delegation,
         rewrites=rewrites,
+        forms=made.forms,
+        trials=made.trials,
         notes=tuple(stages.notes),
         seconds=stages.seconds,
     )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A written artifact.
+
+    Attributes:
+        program: Lowered.
+        emitted: What the emitter says.
+        forms: Of single operators.
+        trials: What was timed to choose them.
+    """
+
+    program: StreamProgram
+    emitted: Emitted
+    forms: Forms
+    trials: tuple[Trial, ...] = ()
+
+
+def _made(job: Job, captured: StreamProgram, stages: Stages) -> Made:
+    if job.tune and job.target is Runtime.COREML:
+        stages.note("no forms were timed: Core ML runs on Apple's systems only")
+    elif job.tune:
+        from mvtool.converters.autotune import Tuning
+
+        return Tuning(job, captured, artifact, stages).run()
+    return artifact(job, captured, stages)
+
+
+def artifact(job: Job, captured: StreamProgram, stages: Stages) -> Made:
+    """Write the artifact of a captured program, in the forms that the job names."""
+    from mvtool.converters.lowering import lower
+    from mvtool.converters.recipe import recipe_for
+    from mvtool.converters.targets import EMITTERS
+    from mvtool.quantization.layers import Layers
+
+    if job.target is None or job.precision is None:
+        raise ConversionError("An emit job needs a target and a precision.")
+    with stages.stage("lower"):
+        program = lower(captured, replace(recipe_for(job.target, job.precision), forms=job.forms), job.layout)
+    exact = Layers.of(captured).weights(program, job.float_layers)
+    return Made(program, EMITTERS[job.target](job, program, exact, stages), job.forms)
 
 
 def _given(value: str | None) -> str:

@@ -194,6 +194,32 @@ class AccuracyControl(Document):
     layers: tuple[FloatLayer, ...] = ()
 
 
+class Trial(Document):
+    """One form of one operator, or of the whole artifact, as `mvtool convert --autotune` timed it.
+
+    Attributes:
+        kind: What differs: the form of a convolution over time, pixels that are computed as one, or all of it.
+        operators: Names in the captured program; they have the same sizes, so one was timed.
+        layers: Their module paths.
+        what: Their sizes.
+        form: The form.
+        us: Microseconds per call, median of the rounds.
+        low_us: Their lower quartile.
+        high_us: Their upper quartile.
+        chosen: The artifact has it.
+    """
+
+    kind: Literal["temporal", "pixels", "whole"]
+    operators: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    what: str = ""
+    form: str
+    us: float
+    low_us: float
+    high_us: float
+    chosen: bool
+
+
 class ArtifactEntry(FileEntry):
     """One artifact.
 
@@ -207,6 +233,7 @@ class ArtifactEntry(FileEntry):
         control: Which layers stay float and why, where a largest drop of the accuracy was given.
         simulation: `name` of the quantized PyTorch program it is held against (int8 weights of ExecuTorch and Core ML).
         seconds: Conversion time per stage.
+        trials: Forms of operators that were timed to choose the recipe.
     """
 
     runtime: Runtime
@@ -218,6 +245,7 @@ class ArtifactEntry(FileEntry):
     control: AccuracyControl | None = None
     simulation: str | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
 
     @model_validator(mode="after")
     def _agrees(self) -> ArtifactEntry:

@@ -44,6 +44,11 @@ class Geometry:
         """Output frames for `frames` input frames, padding already applied."""
         return (frames - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
 
+    def temporal(self, weight: Tensor) -> bool:
+        """Whether it is depthwise and over time only; `weight` is (O, C, T, H, W)."""
+        pointwise = self.kernel[1:] == (1, 1) and self.stride[1:] == (1, 1) and self.padding[1:] == (0, 0)
+        return pointwise and self.groups == weight.shape[0] and weight.shape[1] == 1
+
     def tap(self, recipe: Recipe, value: Folded, k: int) -> Tensor:
         """Input frames that kernel tap `k` multiplies, (T_out, C, H, W)."""
         frames, first = value.canonical(), k * self.dilation[0]
@@ -59,6 +64,15 @@ class Geometry:
         return F.conv2d(
             frames, weight, bias, self.stride[1:], self.padding[1:], self.dilation[1:], groups or self.groups
         )
+
+
+def is_temporal(node: fx.Node, weight: Tensor) -> bool:
+    """Whether an `aten.conv3d` with numbers as padding is depthwise and over time only, so that `TemporalForm` is its choice."""
+    given: list[Any] = [*node.args[3:], *(1, 0, 1, 1)[len(node.args[3:]) :]]
+    stride, padding, dilation = (_triple(value) for value in given[:3])
+    kernel = _triple(tuple(weight.shape[2:]))
+    geometry = Geometry(stride, padding, dilation, int(given[3]), kernel)
+    return kernel[0] > 1 and geometry.temporal(weight)
 
 
 @lowers(aten.conv3d.default, aten.conv3d.padding)
@@ -81,7 +95,7 @@ def conv3d(
     geometry = Geometry(_triple(stride), amounts, steps, groups, kernel)
     offset = None if bias is None else lowering.hold(f"{node.name}_bias", lambda: bias.value)
     job = _Job(lowering, node.name, geometry, weight.value)
-    form = _choose(lowering, geometry, weight.value, frames.shape)
+    form = _choose(lowering, node.name, geometry, weight.value, frames.shape)
     lowering.did(f"conv3d: {form.__doc__}")
     return Folded(form(job, frames, offset))
 
@@ -130,15 +144,14 @@ class _Job:
 Form = Callable[[_Job, Folded, Tensor | None], Tensor]
 
 
-def _choose(lowering: RankLowering, geometry: Geometry, weight: Tensor, shape: tuple[int, ...]) -> Form:
+def _choose(lowering: RankLowering, name: str, geometry: Geometry, weight: Tensor, shape: tuple[int, ...]) -> Form:
     if geometry.kernel[0] == 1:
         return _spatial
-    pointwise = geometry.kernel[1:] == (1, 1) and geometry.stride[1:] == (1, 1) and geometry.padding[1:] == (0, 0)
-    depthwise = geometry.groups == shape[1] == weight.shape[0]
-    if pointwise and depthwise and lowering.recipe.temporal is not TemporalForm.STACKED:
-        return _time_rows if lowering.recipe.temporal is TemporalForm.DEPTHWISE else _products
+    temporal = lowering.recipe.temporal_of(name)
+    if geometry.temporal(weight) and temporal is not TemporalForm.STACKED:
+        return _time_rows if temporal is TemporalForm.DEPTHWISE else _products
     one_frame = geometry.frames_out(shape[2]) == 1
-    if one_frame and (geometry.groups == 1 or lowering.recipe.temporal is TemporalForm.STACKED):
+    if one_frame and (geometry.groups == 1 or temporal is TemporalForm.STACKED):
         return _stacked
     return _sum
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mvtool.build import ArtifactEntry, Build, BuildManifest, RewriteEntry
+from mvtool.build import ArtifactEntry, Build, BuildManifest, RewriteEntry, Trial
 from mvtool.cli import console
 from mvtool.running import UNTRAINED
 from mvtool.verification.report import Verification
@@ -56,6 +58,34 @@ def print_rewrites(manifest: BuildManifest, to: Console) -> None:
             to.print(Text(f"    {line}"))
         for line in rewrite.left_alone:
             to.print(Text(f"    left alone: {line}", style="yellow"))
+
+
+def print_trials(manifest: BuildManifest, to: Console) -> None:
+    """What `--autotune` timed: one row per distinct operator, and the whole artifact where a form was chosen."""
+    for entry in manifest.artifacts:
+        if not entry.trials:
+            continue
+        listing = console.table("operator", "sizes", "forms, microseconds", "chosen", right=())
+        for trials in _together(entry.trials):
+            first = trials[0]
+            named = next((layer for layer in first.layers if layer), "") or next(
+                iter(first.operators), "whole artifact"
+            )
+            more = f" and {len(first.operators) - 1} more" if len(first.operators) > 1 else ""
+            label = "pixels " if first.kind == "pixels" else ""
+            times = ", ".join(f"{label}{t.form} {t.us:.1f} ({t.low_us:.1f} to {t.high_us:.1f})" for t in trials)
+            chosen = next((f"{label}{t.form}" for t in trials if t.chosen), "-")
+            console.add_row(listing, f"{named}{more}", first.what or "-", times, chosen)
+        to.print(Text(f"\n{entry.file}, forms that were timed", style="bold"))
+        to.print(listing)
+
+
+def _together(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The forms of one operator beside each other."""
+    found: dict[tuple[str, tuple[str, ...]], list[Trial]] = {}
+    for trial in trials:
+        found.setdefault((trial.kind, trial.operators), []).append(trial)
+    return list(found.values())
 
 
 def print_control(manifest: BuildManifest, to: Console) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvtool.cli import console, progress
-from mvtool.cli.build_view import artifacts_table, print_control, print_rewrites, title
+from mvtool.cli.build_view import artifacts_table, print_control, print_rewrites, print_trials, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
@@ -84,6 +84,15 @@ STATE_LAYOUTS = ("shift", "ring")
     help="Queues of past frames: shifted in the graph, or a port per frame and the app moves pointers.",
 )
 @click.option(
+    "--autotune", is_flag=True, help="Time the forms that operators may have on this machine, keep the fastest."
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="BUILD",
+    help="Use the forms of operators that --autotune found for that build of the same model.",
+)
+@click.option(
     "--stage-timeout",
     default=STAGE_TIMEOUT_S,
     show_default=True,
@@ -116,6 +125,8 @@ def command(
     mean: str | None,
     std: str | None,
     state_layout: str,
+    autotune: bool,
+    recipe: Path | None,
     stage_timeout: float,
     verbose: bool,
     as_json: bool,
@@ -157,6 +168,8 @@ def command(
             evaluation=evaluation,
             preprocessing=parse_preprocessing(mean, std, specs, [before for before, _ in pairs]),
             state_layout=state_layout,
+            autotune=autotune,
+            recipe=recipe,
             stage_timeout_s=stage_timeout,
             listener=listener,
         )
@@ -168,6 +181,7 @@ def command(
         print_rewrites(build.manifest, to)
     to.print(title(build))
     to.print(artifacts_table(build))
+    print_trials(build.manifest, to)
     print_control(build.manifest, to)
     to.print(
         f"\n{build.folder} in {time.monotonic() - started:.0f} s. Next: mvtool verify {build.folder}", markup=False

@@ -86,11 +86,11 @@ def known_layers(build: Build, entry: ArtifactEntry) -> KnownLayers:
     """
     from mvtool.converters.lowering import lower
     from mvtool.converters.program_io import load_program
-    from mvtool.converters.recipe import recipe_for
+    from mvtool.converters.recipe import recorded_recipe
 
     build.check_hash(build.manifest.program)
     captured = load_program(build.path(build.manifest.program))
-    return KnownLayers.of(captured, lower(captured, recipe_for(entry.runtime, entry.precision)))
+    return KnownLayers.of(captured, lower(captured, recorded_recipe(entry.runtime, entry.precision, entry.recipe)))
 
 
 def name_layers(graph: WrittenGraph, known: KnownLayers, states: Iterable[str]) -> list[Named]:
