@@ -4,7 +4,8 @@
 
 Contestants for each model, all pinned to one core, one frame per call at the model's published size:
 
-- the build's TFLite and ExecuTorch artifacts in fp32 and int8, converted here unless they are there;
+- mvtool's TFLite and ExecuTorch artifacts in fp32 and int8, converted here unless they are there, once as `mvtool convert` writes
+  them (`shift`) and once with `--state-layout ring --autotune` (`ring`), which the goals are asked of;
 - `Model Garden`: its own export and int8 recipe (`benchmarks/model_garden_peer.py`), made in an environment of its own with
   `tf-models-official` (`--peer-python` names the Python of one that is there);
 - `litert-torch`: the same weights through `litert_torch.convert`, as it is and with 2D convolutions written by hand, see `stream_latency.py`;
@@ -46,6 +47,8 @@ SIZES = (172, 224)
 CALIBRATION_CLIPS, CALIBRATION_FRAMES = 20, 12
 FP32, INT8 = Precision.FP32, Precision.INT8
 FLOOR = "int8 product"
+LAYOUTS = {"shift": ("", ()), "ring": ("_ring", ("--state-layout", "ring", "--autotune"))}
+"""How the artifacts are converted: suffix of the folder, and options."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,16 @@ class Goal:
         return self.found <= self.limit
 
 
-def ours(model: str, builds: Path) -> Build:
-    """The build of a model, converted where there is none."""
-    folder = builds / f"movinet_{model}_stream"
-    if not (folder / "manifest.json").exists():
-        command = [sys.executable, "-m", "mvtool", "convert", f"movinet_{model}_stream", "--int8"]
-        subprocess.run([*command, "--target", "tflite,executorch", "--out", str(folder)], check=True)
-    return Build.load(folder)
+def ours(model: str, builds: Path) -> dict[str, Build]:
+    """The builds of a model by their layout, converted where there is none."""
+    found = {}
+    for layout, (suffix, options) in LAYOUTS.items():
+        folder = builds / f"movinet_{model}_stream{suffix}"
+        if not (folder / "manifest.json").exists():
+            command = [sys.executable, "-m", "mvtool", "convert", f"movinet_{model}_stream", "--int8", *options]
+            subprocess.run([*command, "--target", "tflite,executorch", "--out", str(folder)], check=True)
+        found[layout] = Build.load(folder)
+    return found
 
 
 def peer_files(models: Sequence[str], folder: Path, python: Path | None) -> dict[str, Path]:
@@ -118,17 +124,21 @@ def cold(contestants: Sequence[Contestant], rounds: int) -> list[float]:
     return [statistics.median(row) for row in times]
 
 
-def contest(model: str, build: Build, peers: Mapping[str, Path], blocks: int, calls: int) -> list[dict[str, object]]:
+def contest(
+    model: str, builds: Mapping[str, Build], peers: Mapping[str, Path], blocks: int, calls: int
+) -> list[dict[str, object]]:
     """Time all contestants of one model."""
     product = roofline.product(Runtime.TFLITE, roofline.cache_folder())
     with tempfile.TemporaryDirectory() as scratch:
-        plain = plain_conversions(build.folder, Path(scratch))
+        plain = plain_conversions(builds["shift"].folder, Path(scratch))
         contestants = [tflite(name, path) for name, path in peers.items() if f" {model} " in name]
         contestants += [tflite(name, path) for name, path in plain.items()]
-        for entry in build.manifest.artifacts:
-            opened = {Runtime.TFLITE: tflite, Runtime.EXECUTORCH: executorch}.get(entry.runtime)
-            if opened is not None:
-                contestants.append(opened(f"mvtool {entry.runtime} {entry.precision}", build.path(entry)))
+        opened = {Runtime.TFLITE: tflite, Runtime.EXECUTORCH: executorch}
+        for layout, build in builds.items():
+            for entry in build.manifest.artifacts:
+                if entry.runtime in opened and entry.precision in (FP32, INT8):
+                    name = f"mvtool {entry.runtime} {entry.precision} {layout}"
+                    contestants.append(opened[entry.runtime](name, build.path(entry)))
         contestants.append(tflite(FLOOR, product.path(product.artifact(Runtime.TFLITE, INT8))))
         measure(contestants, blocks, calls)
         single = cold(contestants, 5 * blocks)
@@ -137,17 +147,17 @@ def contest(model: str, build: Build, peers: Mapping[str, Path], blocks: int, ca
 
 
 def goals(model: str, build: Build, rows: Sequence[Mapping[str, object]]) -> list[Goal]:
-    """What is asked of the artifacts of one model."""
+    """What is asked of the artifacts of one model, in the layout of `build`."""
     ms = {str(row["name"]): float(str(row["median_ms"])) for row in rows}
-    fp32, int8 = ms["mvtool tflite fp32"], ms["mvtool tflite int8"]
+    fp32, int8 = ms["mvtool tflite fp32 ring"], ms["mvtool tflite int8 ring"]
     plain = ms.get("litert-torch as it is", ms["litert-torch 2D fp32"])
     found = [
         Goal("TFLite int8 beside Model Garden's int8", int8 / ms[f"Model Garden {model} int8"], 0.15),
         Goal("TFLite int8 beside our fp32", int8 / fp32, 0.60),
         Goal("TFLite fp32 beside Model Garden's fp32", fp32 / ms[f"Model Garden {model} fp32"], 0.75),
         Goal("TFLite fp32 beside plain litert-torch", fp32 / plain, 0.55),
-        Goal("ExecuTorch fp32 beside our TFLite", ms["mvtool executorch fp32"] / fp32, 1.2),
-        Goal("ExecuTorch int8 beside our TFLite", ms["mvtool executorch int8"] / int8, 1.3),
+        Goal("ExecuTorch fp32 beside our TFLite", ms["mvtool executorch fp32 ring"] / fp32, 1.2),
+        Goal("ExecuTorch int8 beside our TFLite", ms["mvtool executorch int8 ring"] / int8, 1.3),
     ]
     macs = count_macs(build)
     floor = ms[FLOOR] * macs / roofline.MACS
@@ -190,9 +200,9 @@ def main() -> int:
     if hasattr(os, "sched_setaffinity"):
         one_core()
     document, met = {}, True
-    for model, build in builds.items():
-        rows = contest(model, build, peers, arguments.blocks, arguments.calls)
-        found = goals(model, build, rows)
+    for model, layouts in builds.items():
+        rows = contest(model, layouts, peers, arguments.blocks, arguments.calls)
+        found = goals(model, layouts["ring"], rows)
         print(f"\nMoViNet-{model.upper()}-Stream, milliseconds per frame, one thread")
         print_table(rows)
         for row in rows:
