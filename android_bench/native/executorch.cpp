@@ -85,6 +85,7 @@ Runtime& of(backend* self) { return *static_cast<Runtime*>(self->self); }
 void open_library(backend* self, const plan* plan) {
   if (plan->library != nullptr)
     fail(EXIT_USAGE, "this runner has its library linked in; the plan must say 'library -'");
+  if (plan->weight_cache != nullptr) fail(EXIT_USAGE, "ExecuTorch's files take no weight cache");
   executorch::runtime::runtime_init();
   auto* pool = executorch::extension::threadpool::get_threadpool();
   if (pool == nullptr) fail(EXIT_LIBRARY, "the ExecuTorch library has no thread pool");

@@ -9,6 +9,7 @@
 
 #include "failure.h"
 #include "library.h"
+#include "mapped.h"
 #include "native_log.h"
 
 enum { ACCELERATOR_CPU = 1, LOCK_READ = 0, LOCK_WRITE = 1, SIGNATURE = 0 };
@@ -20,7 +21,7 @@ struct tensor_type {
 
 struct functions {
     int (*create_environment)(int count, const void *options, void **environment);
-    int (*create_model)(void *environment, const char *path, void **model);
+    int (*create_model)(void *environment, const void *memory, size_t bytes, void **model);
     int (*create_options)(void **options);
     int (*set_accelerators)(void *options, int accelerators);
     int (*create_opaque)(const char *name, void *payload, void (*destroy)(void *), void **opaque);
@@ -77,23 +78,31 @@ static void open_environment(struct backend *backend, const struct plan *plan) {
 }
 
 /* The CPU accelerator takes its options as TOML under this name (litert/c/options/litert_cpu_options.cc). */
-static void *cpu_options(struct litert *self, int threads) {
+static void *cpu_options(struct litert *self, const struct plan *plan) {
     enum { LONGEST_OPTION = 64 };
-    char *text = allocate(LONGEST_OPTION, 1);
-    snprintf(text, LONGEST_OPTION, "num_threads = %d\n", threads);
+    size_t length = 2 * LONGEST_OPTION + (plan->weight_cache == NULL ? 0 : strlen(plan->weight_cache));
+    char *text = allocate(length, 1);
+    int used = snprintf(text, length, "num_threads = %d\n", plan->threads);
+    if (plan->weight_cache != NULL) {
+        snprintf(text + used, length - (size_t)used, "weight_cache_file_path = \"%s\"\n", plan->weight_cache);
+    }
     void *opaque = NULL;
-    check(self->call.create_opaque("xnnpack", text, free, &opaque), EXIT_MODEL, "make the option of threads");
+    check(self->call.create_opaque("xnnpack", text, free, &opaque), EXIT_MODEL, "make the processor's options");
     return opaque;
 }
 
 static void compile(struct litert *self, const struct plan *plan) {
     void *options = NULL;
-    check(self->call.create_model(self->environment, plan->model, &self->model), EXIT_MODEL, "load the model");
+    struct mapped file = mapped_open(plan->model);
+    check(self->call.create_model(self->environment, file.memory, file.bytes, &self->model), EXIT_MODEL,
+          "load the model");
     check(self->call.create_options(&options), EXIT_MODEL, "make options");
     check(self->call.set_accelerators(options, ACCELERATOR_CPU), EXIT_MODEL, "choose the processor");
-    check(self->call.add_opaque(options, cpu_options(self, plan->threads)), EXIT_MODEL, "set the threads");
+    check(self->call.add_opaque(options, cpu_options(self, plan)), EXIT_MODEL, "set the processor's options");
     check(self->call.create_compiled(self->environment, self->model, options, &self->compiled), EXIT_MODEL,
           "compile the model");
+    /* Weights are packed by now; what little is still read comes back. */
+    if (!plan->keep_model_pages) mapped_release(&file);
     check(self->call.model_signature(self->model, SIGNATURE, &self->signature), EXIT_MODEL, "find a signature");
 }
 
@@ -284,7 +293,7 @@ static void loop_states(struct backend *backend) {
 static void find_functions(struct functions *call, void *handle, const char *library) {
     const struct symbol symbols[] = {
         {"LiteRtCreateEnvironment", &call->create_environment},
-        {"LiteRtCreateModelFromFile", &call->create_model},
+        {"LiteRtCreateModelFromBuffer", &call->create_model},
         {"LiteRtCreateOptions", &call->create_options},
         {"LiteRtSetOptionsHardwareAccelerators", &call->set_accelerators},
         {"LiteRtCreateOpaqueOptions", &call->create_opaque},
@@ -313,7 +322,7 @@ static void find_functions(struct functions *call, void *handle, const char *lib
 }
 
 void litert_use(struct backend *backend, void *handle) {
-    /* Version 2.1.6 gave LiteRtCreateModelFromFile another argument under the same name. The libraries tell no
+    /* Version 2.1.6 gave LiteRtCreateModelFromBuffer another argument under the same name. The libraries tell no
        version; this function is exported since the day after. */
     if (!symbol_exists(handle, "LiteRtCreateModelFromAllocation")) {
         fail(EXIT_LIBRARY,

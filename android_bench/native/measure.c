@@ -145,6 +145,11 @@ static void append(struct measurement *measured, const struct step *took, uint64
     column_append(&measured->output, took->output);
 }
 
+static void mark(struct measurement *measured, const struct plan *plan, uint64_t calls) {
+    if (measured->mark_count == plan->mark_count || plan->marks[measured->mark_count] != calls) return;
+    measured->marks[measured->mark_count++] = memory_now();
+}
+
 /* Nanoseconds after the begin at which call number `call` is due. */
 static uint64_t due_after(const struct plan *plan, uint64_t call) {
     return (uint64_t)((double)call * 1e9 / plan->calls_per_second);
@@ -173,6 +178,7 @@ static void timed_part(struct measurement *measured, struct stream *stream) {
         }
         struct step took = step(stream, call, start);
         append(measured, &took, begin);
+        mark(measured, plan, call + 1);
         if (paced) column_append(&measured->late, start - due);
     }
 }
@@ -203,6 +209,7 @@ static void load(struct measurement *measured, struct backend *backend, const st
 void measure(struct measurement *measured, struct backend *backend, const struct plan *plan) {
     struct stream stream;
     open_columns(measured, plan->result);
+    measured->marks = allocate(plan->mark_count, sizeof *measured->marks);
     stream_open(&stream, backend, plan);
     measured->memory[AT_START] = memory_now();
     load(measured, backend, plan);
@@ -214,4 +221,5 @@ void measure(struct measurement *measured, struct backend *backend, const struct
     measured->reset_ns = reset(&stream);
     timed_part(measured, &stream);
     measured->memory[AT_END] = memory_now();
+    if (plan->maps_file != NULL) memory_maps(plan->maps_file);
 }

@@ -22,6 +22,8 @@ struct measurement {
     struct column output;
     struct column late; /* empty where frames are not paced */
     struct memory_mark memory[PLACES];
+    struct memory_mark *marks; /* one per mark of the plan */
+    size_t mark_count;         /* of those that were reached */
     struct delegate delegate;
     bool out_of_time; /* `max_seconds` ended the timed part */
 };

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "failure.h"
+#include "stored.h"
 
 enum { STATUS_BYTES = 8192 };
 
@@ -32,5 +33,22 @@ struct memory_mark memory_now(void) {
         .vm_hwm_kb = counter(status, "\nVmHWM:"),
         .vm_rss_kb = counter(status, "\nVmRSS:"),
         .vm_swap_kb = counter(status, "\nVmSwap:"),
+        .rss_anon_kb = counter(status, "\nRssAnon:"),
+        .rss_file_kb = counter(status, "\nRssFile:"),
+        .rss_shmem_kb = counter(status, "\nRssShmem:"),
     };
+}
+
+void memory_maps(const char *path) {
+    static char chunk[STATUS_BYTES];
+    struct dump dump;
+    int file = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+    if (file < 0) fail(EXIT_IO, "/proc/self/smaps cannot be read: %s", strerror(errno));
+    dump_open(&dump, path);
+    for (ssize_t got; (got = read(file, chunk, sizeof chunk)) != 0;) {
+        if (got < 0) fail(EXIT_IO, "/proc/self/smaps cannot be read: %s", strerror(errno));
+        dump_write(&dump, chunk, (size_t)got);
+    }
+    close(file);
+    dump_close(&dump);
 }

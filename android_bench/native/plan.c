@@ -113,6 +113,19 @@ static void take_affinity(struct plan *plan, const struct line *line) {
     plan->affinity = mask;
 }
 
+/* A library gets the name inside quotes. */
+static void take_weight_cache(struct plan *plan, const struct line *line) {
+    if (strpbrk(line->words[1], "'\"\\") != NULL) {
+        refuse(line, "the name of a weight cache holds neither quotes nor backslashes", line->words[1]);
+    }
+    plan->weight_cache = line->words[1];
+}
+
+static void take_keep_model_pages(struct plan *plan, const struct line *line) {
+    (void)line;
+    plan->keep_model_pages = true;
+}
+
 static void take_input(struct plan *plan, const struct line *line) {
     plan->inputs = grown(plan->inputs, plan->input_count, sizeof *plan->inputs);
     plan->inputs[plan->input_count++] = (struct input){
@@ -248,6 +261,19 @@ static void take_pace(struct plan *plan, const struct line *line) {
     if (plan->calls_per_second < 1e-3) refuse(line, "a pace is at least 0.001 calls per second", line->words[1]);
 }
 
+static void take_mark(struct plan *plan, const struct line *line) {
+    uint64_t calls = positive(line, 1, "a mark is a positive number of calls");
+    if (plan->mark_count > 0 && calls <= plan->marks[plan->mark_count - 1]) {
+        refuse(line, "marks grow from line to line", line->words[1]);
+    }
+    plan->marks = grown(plan->marks, plan->mark_count, sizeof *plan->marks);
+    plan->marks[plan->mark_count++] = calls;
+}
+
+static void take_maps(struct plan *plan, const struct line *line) {
+    plan->maps_file = line->words[1];
+}
+
 static const struct keyword KEYWORDS[] = {
     {"runtime", 2, false, false, take_runtime}, {"model", 2, false, false, take_model},
     {"library", 2, false, false, take_library}, {"result", 2, false, false, take_result},
@@ -257,7 +283,9 @@ static const struct keyword KEYWORDS[] = {
     {"newest", 3, true, true, take_newest},
     {"output", 4, true, true, take_output},     {"check", 3, false, true, take_check},
     {"warmup", 3, false, false, take_warmup},   {"timed", 4, false, false, take_timed},
-    {"pace", 2, false, true, take_pace},
+    {"pace", 2, false, true, take_pace},        {"weight_cache", 2, false, true, take_weight_cache},
+    {"mark", 2, true, true, take_mark},         {"maps", 2, false, true, take_maps},
+    {"keep_model_pages", 1, false, true, take_keep_model_pages},
 };
 
 enum { KEYWORD_COUNT = sizeof KEYWORDS / sizeof *KEYWORDS };

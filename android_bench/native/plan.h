@@ -46,6 +46,8 @@ struct plan {
     const char *result;
     int threads;
     const char *affinity; /* hexadecimal mask, or NULL */
+    const char *weight_cache; /* file of the packed weights, or NULL */
+    bool keep_model_pages;    /* in memory after the weights are packed */
     struct input *inputs;
     size_t input_count;
     struct state *states;
@@ -64,6 +66,9 @@ struct plan {
     double min_seconds;
     double max_seconds;
     double calls_per_second; /* 0 for flat out */
+    uint64_t *marks; /* timed calls after which memory is read, growing */
+    size_t mark_count;
+    const char *maps_file; /* for the mappings after the last call, or NULL */
 };
 
 /* Reads a plan; fails with the number of the line that is wrong. Its strings live as long as the process. */

@@ -116,13 +116,24 @@ static void print_samples(FILE *stream, struct measurement *measured) {
     print_column(stream, "late_ns", &measured->late, "},\n");
 }
 
-static void print_memory(FILE *stream, const struct measurement *measured) {
+static void print_counters(FILE *stream, const struct memory_mark *mark) {
+    fprintf(stream, "\"vm_hwm_kb\":%llu,\"vm_rss_kb\":%llu,\"vm_swap_kb\":%llu,", mark->vm_hwm_kb, mark->vm_rss_kb,
+            mark->vm_swap_kb);
+    fprintf(stream, "\"rss_anon_kb\":%llu,\"rss_file_kb\":%llu,\"rss_shmem_kb\":%llu}", mark->rss_anon_kb,
+            mark->rss_file_kb, mark->rss_shmem_kb);
+}
+
+static void print_memory(FILE *stream, const struct plan *plan, const struct measurement *measured) {
     static const char *const NAMES[PLACES] = {"start", "library", "loaded", "first", "end"};
     fputs("\"memory\":[", stream);
     for (size_t i = 0; i < PLACES; i++) {
-        const struct memory_mark *mark = &measured->memory[i];
-        fprintf(stream, "%s{\"at\":\"%s\",\"vm_hwm_kb\":%llu,\"vm_rss_kb\":%llu,\"vm_swap_kb\":%llu}", i ? "," : "",
-                NAMES[i], mark->vm_hwm_kb, mark->vm_rss_kb, mark->vm_swap_kb);
+        fprintf(stream, "%s{\"at\":\"%s\",", i ? "," : "", NAMES[i]);
+        print_counters(stream, &measured->memory[i]);
+    }
+    fputs("],\n\"marks\":[", stream);
+    for (size_t i = 0; i < measured->mark_count; i++) {
+        fprintf(stream, "%s{\"calls\":%" PRIu64 ",", i ? "," : "", plan->marks[i]);
+        print_counters(stream, &measured->marks[i]);
     }
     fputs("],\n", stream);
 }
@@ -135,7 +146,7 @@ static void print_all(FILE *stream, const struct plan *plan, const struct backen
     print_times(stream, measured);
     print_check(stream, plan);
     print_samples(stream, measured);
-    print_memory(stream, measured);
+    print_memory(stream, plan, measured);
     fprintf(stream, "\"memory_includes\":%s,\n", backend->memory_includes);
     fprintf(stream, "\"stopped\":\"%s\",\n", measured->out_of_time ? "time" : "complete");
     fputs("\"end\":\"mvtool.run/1 complete\"}\n", stream);

@@ -6,11 +6,12 @@
 #include "copies.h"
 #include "failure.h"
 #include "library.h"
+#include "mapped.h"
 #include "native_log.h"
 
 struct functions {
     const char *(*version)(void);
-    void *(*create_model)(const char *path);
+    void *(*create_model)(const void *memory, size_t bytes);
     void *(*create_options)(void);
     void (*set_threads)(void *options, int32_t threads);
     void *(*create_interpreter)(const void *model, const void *options);
@@ -77,7 +78,11 @@ static void check_ports(struct tflite *self, const struct plan *plan) {
 
 static void load_model(struct backend *backend, const struct plan *plan) {
     struct tflite *self = backend->self;
-    void *model = self->call.create_model(plan->model);
+    if (plan->weight_cache != NULL) {
+        fail(EXIT_USAGE, "%s has the TfLite functions, which take no weight cache; give libLiteRt.so", backend->library);
+    }
+    struct mapped file = mapped_open(plan->model);
+    void *model = self->call.create_model(file.memory, file.bytes);
     if (model == NULL) fail(EXIT_MODEL, "TFLite refuses the model %s", plan->model);
     void *options = self->call.create_options();
     self->call.set_threads(options, plan->threads);
@@ -85,6 +90,8 @@ static void load_model(struct backend *backend, const struct plan *plan) {
     if (self->interpreter == NULL) fail(EXIT_MODEL, "TFLite makes no interpreter for %s", plan->model);
     int status = self->call.allocate_tensors(self->interpreter);
     if (status != 0) fail(EXIT_MODEL, "TFLite cannot allocate the tensors of %s (status %d)", plan->model, status);
+    /* Weights are packed by now; what is still read, the runtime's own kernels' weights too, comes back. */
+    if (!plan->keep_model_pages) mapped_release(&file);
     check_ports(self, plan);
     copies_make(&self->copies, plan->state_in_count);
 }
@@ -153,7 +160,7 @@ static void loop_states(struct backend *backend) {
 static void find_functions(struct functions *call, void *handle, const char *library) {
     const struct symbol symbols[] = {
         {"TfLiteVersion", &call->version},
-        {"TfLiteModelCreateFromFile", &call->create_model},
+        {"TfLiteModelCreate", &call->create_model},
         {"TfLiteInterpreterOptionsCreate", &call->create_options},
         {"TfLiteInterpreterOptionsSetNumThreads", &call->set_threads},
         {"TfLiteInterpreterCreate", &call->create_interpreter},

@@ -49,6 +49,16 @@ def test_records_of_both_runtimes(tiny_build: Build, tmp_path: Path) -> None:
     assert [bool(record.engine.memory_includes) for record in records] == [False, False, True, True]
 
 
+def test_packed_weights_in_a_file_are_those_of_tflite_alone(tiny_build: Build, tmp_path: Path) -> None:
+    every = subjects(tiny_build.folder, None, ["fp32"])
+    request = Request(quick=True, launches=2, roofline=False, weight_cache=True)
+    records = [Record.load(path) for path in measure(every, request, out=tmp_path).records]
+    assert [(record.artifact.runtime, record.options.weight_cache) for record in records] == [
+        (Runtime.TFLITE, True),
+        (Runtime.EXECUTORCH, False),
+    ]
+
+
 def test_a_batch_goes_on_where_it_was(tiny_build: Build, tmp_path: Path) -> None:
     fp32, int8 = subjects(tiny_build.folder, ["tflite"])
     first = measure([fp32], ONE, out=tmp_path)

@@ -71,12 +71,24 @@ def test_an_environment_that_cannot_be_made(litert_launch: FakeLaunch) -> None:
     assert "failed to make an environment (status 3)" in litert_launch.refused(LIBRARY)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"other"])
-def test_a_model_that_the_runtime_refuses(launch: FakeLaunch, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "the model model.tflite cannot be opened: No such file"),
+        (b"", "the model model.tflite is empty"),
+        (b"other", "TFLite refuses the model model.tflite"),
+    ],
+)
+def test_a_model_that_is_refused(launch: FakeLaunch, content: bytes | None, message: str) -> None:
     (launch.folder / "model.tflite").unlink()
     if content is not None:
         (launch.folder / "model.tflite").write_bytes(content)
-    assert "TFLite refuses the model model.tflite" in launch.refused(MODEL)
+    assert message in launch.refused(MODEL)
+
+
+def test_the_tflite_functions_take_no_weight_cache(launch: FakeLaunch) -> None:
+    said = launch.replace("threads 1", "threads 1\nweight_cache packed.bin").refused(USAGE)
+    assert "take no weight cache; give libLiteRt.so" in said
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import heavy_model
 import numpy as np
 import pytest
 from native_launches import FRAMES, Artifacts, Launch, expected_dump, needed, prepare, split
 
 from mvtool.android_bench.runners import build_runner
 from mvtool.android_bench.toolchain import Target
+from mvtool.bench import mappings
 from mvtool.bench.device import Runner
-from mvtool.bench.plan import CHECK_FILE, PLAN_FILE
+from mvtool.bench.plan import CHECK_FILE, PLAN_FILE, WEIGHT_CACHE_FILE
 from mvtool.bench.run_result import RunResult
 from mvtool.ports import AnyArray, Precision, Runtime
 
@@ -149,6 +151,41 @@ def tasks_while_paced(launch: Launch, threads: int) -> list[str]:
             ]
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(("runtime", "precision"), CASES[:2])
+def test_a_launch_gives_the_same_bytes_with_packed_weights_from_a_file(
+    launches: LaunchOf, runtime: Runtime, precision: Precision
+) -> None:
+    """That wrote them and that maps them."""
+    launch = launches(runtime, precision)
+    cache = launch.folder / WEIGHT_CACHE_FILE
+    plain = dump_of(launch)
+    assert not cache.exists()
+    assert dump_of(launch, weight_cache=cache.name) == plain
+    written = cache.read_bytes()
+    assert len(written) > 1000
+    assert dump_of(launch, weight_cache=cache.name) == plain
+    assert cache.read_bytes() == written
+    cache.unlink()
+
+
+def test_the_models_pages_are_given_back_once_its_weights_are_packed(tmp_path: Path, litert: Runner) -> None:
+    artifact = heavy_model.write(tmp_path / "heavy.tflite")
+    launch = prepare(tmp_path / "run", artifact, litert)
+    size_kb = artifact.stat().st_size // 1024
+    assert resident_kb(launch, artifact.name, keep_model_pages=True) >= size_kb > 1000
+    assert resident_kb(launch, artifact.name) < size_kb / 4
+    # With the weights in a file, that is what stays.
+    changes = {"weight_cache": WEIGHT_CACHE_FILE}
+    assert resident_kb(launch, WEIGHT_CACHE_FILE, **changes) >= size_kb * 0.9
+    assert dump_of(launch, **changes) == dump_of(launch, keep_model_pages=True) == expected_dump(artifact, STEPS)
+
+
+def resident_kb(launch: Launch, name: str, **changes: object) -> int:
+    """Pages of a file in memory after the last call."""
+    launch.run(maps="maps.txt", **changes)
+    return mappings.resident_kb((launch.folder / "maps.txt").read_text()).get(name, 0)
 
 
 @pytest.mark.parametrize(("runtime", "precision"), RUNTIMES)

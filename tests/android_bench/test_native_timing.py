@@ -157,6 +157,24 @@ def test_memory_is_read_at_every_place_and_does_not_shrink(launch: FakeLaunch) -
     assert all(0 < mark.vm_rss_kb <= mark.vm_hwm_kb for mark in marks)
 
 
+def test_memory_is_read_between_calls_where_the_plan_says(launch: FakeLaunch) -> None:
+    marks = launch.replace("end\n", "mark 1\nmark 3\nmark 50\nend\n").run().marks
+    assert [mark.calls for mark in marks] == [1, 3]  # the timed part has five calls
+    for mark in marks:
+        assert mark.rss_anon_kb
+        assert mark.rss_file_kb
+        assert mark.rss_shmem_kb is not None
+        assert mark.rss_anon_kb + mark.rss_file_kb + mark.rss_shmem_kb == mark.vm_rss_kb <= mark.vm_hwm_kb
+
+
+def test_the_mappings_are_copied_after_the_last_call(launch: FakeLaunch) -> None:
+    launch.replace("end\n", "maps maps.txt\nend\n").run()
+    maps = (launch.folder / "maps.txt").read_text()
+    assert maps.endswith("\n")
+    assert "libfake_tflite.so" in maps
+    assert "\nRss:" in maps
+
+
 def test_samples_do_not_count_as_memory(launch: FakeLaunch) -> None:
     launch.replace("timed 5", "timed 1000")
     short = launch.run().memory[-1].vm_hwm_kb
@@ -199,6 +217,11 @@ def test_threads_reach_the_library_and_its_log_is_passed_on(launch: FakeLaunch) 
 def test_litert_gets_its_threads_as_an_option_of_xnnpack(litert_launch: FakeLaunch) -> None:
     ended = litert_launch.replace("threads 1", "threads 3").start()
     assert (ended.returncode, "fake: xnnpack num_threads = 3\n" in ended.stderr) == (0, True)
+
+
+def test_litert_gets_the_file_of_packed_weights(litert_launch: FakeLaunch) -> None:
+    ended = litert_launch.replace("threads 1", "threads 1\nweight_cache packed.bin").start()
+    assert 'fake: xnnpack num_threads = 1\nweight_cache_file_path = "packed.bin"\n' in ended.stderr
 
 
 def test_a_result_ends_with_the_mark_and_nothing_else_stays(launch: FakeLaunch) -> None:

@@ -21,7 +21,7 @@ from mvtool.bench.cross_check import CrossCheck
 from mvtool.bench.device import Device, Runner, Workspace
 from mvtool.bench.frames_file import feed
 from mvtool.bench.placing import place
-from mvtool.bench.plan import CHECK_FILE, PLAN_FILE, InputFile, Plan
+from mvtool.bench.plan import CHECK_FILE, PLAN_FILE, WEIGHT_CACHE_FILE, InputFile, Plan
 from mvtool.bench.profiles import Profile, Request, mask, max_seconds
 from mvtool.bench.record import (
     Correctness,
@@ -40,6 +40,7 @@ from mvtool.bench.watching import watching
 from mvtool.build import tool_versions
 from mvtool.errors import MvtoolError, RunnerError
 from mvtool.files import sha256_of
+from mvtool.ports import Runtime
 
 CHECK_STEPS = 8
 LOAD_S = 60.0
@@ -190,6 +191,8 @@ class _Run:
         self.tell(f"preparing {subject.name}", 0, 0)
         fed = feed(subject.ports, self.source)
         options = self.request.options(fed.origin, len(fed.steps))
+        if self.request.weight_cache and subject.ports.runtime is Runtime.TFLITE:
+            options = options.model_copy(update={"weight_cache": True})
         expected = expect(subject.path, [fed.steps[n % len(fed.steps)] for n in range(CHECK_STEPS)])
         runner = self.device.runner(subject.ports.runtime)
         space = stack.enter_context(self.device.workspace())
@@ -210,6 +213,7 @@ class _Run:
             min_invokes=options.min_invokes,
             min_seconds=options.min_seconds,
             max_seconds=max_seconds(options, subject.model.frames_per_call),
+            weight_cache=WEIGHT_CACHE_FILE if options.weight_cache else None,
             calls_per_second=None if options.fps is None else options.fps / subject.model.frames_per_call,
         )
 

@@ -186,6 +186,7 @@ def _limit(record: Record) -> str:
 
 _MANNERS: Final[Mapping[str, Callable[[Record], str]]] = {
     "How states reach their inputs": lambda record: record.engine.state_loop,
+    "Packed weights in a file (--weight-cache)": lambda record: "yes" if record.options.weight_cache else "no",
     "What the memory of the process includes": lambda record: (
         ", ".join(record.engine.memory_includes) or "nothing more"
     ),

@@ -10,6 +10,8 @@ are named by mvtool), sizes are bytes, positions are those of the artifact:
     result FILE                        written last, atomically
     threads N
     affinity HEXMASK                   optional
+    weight_cache FILE                  optional: XNNPACK's packed weights, written by one launch and mapped by later ones
+    keep_model_pages                   optional: the model's pages stay in memory after the weights are packed
     input POSITION NAME BYTES FILE COUNT      FILE holds COUNT stored arrays of BYTES, fed in turn
     state NAME IN_POSITION IN_NAME OUT_POSITION OUT_NAME BYTES element HEX
     state NAME IN_POSITION IN_NAME OUT_POSITION OUT_NAME BYTES file FILE
@@ -21,6 +23,8 @@ are named by mvtool), sizes are bytes, positions are those of the artifact:
     warmup INVOKES SECONDS             at least, both; then the states are reset
     timed INVOKES SECONDS MAX_SECONDS  at least, both; ends in any case after MAX_SECONDS
     pace CALLS_PER_SECOND              optional
+    mark CALLS                         any number, growing: memory is read after so many timed calls
+    maps FILE                          optional: a copy of /proc/self/smaps after the last call
     end
 """
 
@@ -33,6 +37,7 @@ from mvtool.ports import PortManifest, RingBinding, Runtime
 
 PLAN_SCHEMA: Final = "mvtool.plan/1"
 PLAN_FILE = "plan.txt"
+WEIGHT_CACHE_FILE = "weights.xnnpack"
 RESULT_FILE = "result.json"
 CHECK_FILE = "check.bin"
 
@@ -69,6 +74,10 @@ class Plan:
         max_seconds: End of the timed part in any case.
         calls_per_second: Pace; None for flat out.
         result: Name of the result file.
+        weight_cache: Name of the file of packed weights, with LiteRT; None for none.
+        keep_model_pages: Do not let go of the model's pages once the weights are packed.
+        marks: Numbers of timed calls after which memory is read, growing.
+        maps: Name of the file that gets the mappings of the process after the last call; None for none.
     """
 
     ports: PortManifest
@@ -85,12 +94,18 @@ class Plan:
     max_seconds: float = 3600.0
     calls_per_second: float | None = None
     result: str = RESULT_FILE
+    weight_cache: str | None = None
+    keep_model_pages: bool = False
+    marks: tuple[int, ...] = ()
+    maps: str | None = None
 
     def to_text(self) -> str:
         """The plan file; reset values that are not one repeated element are in `reset_files`."""
         lines = [PLAN_SCHEMA, f"runtime {self.ports.runtime}", f"model {self.model}", f"library {self.library or '-'}"]
         lines += [f"result {self.result}", f"threads {self.threads}"]
         lines += [f"affinity {self.affinity}"] if self.affinity else []
+        lines += [f"weight_cache {self.weight_cache}"] if self.weight_cache else []
+        lines += ["keep_model_pages"] if self.keep_model_pages else []
         for port, source in zip(self.ports.inputs, self.inputs, strict=True):
             lines.append(f"input {port.position} {port.name} {port.size_bytes} {source.file} {source.count}")
         for b in self.ports.states:
@@ -107,6 +122,8 @@ class Plan:
         lines.append(f"warmup {self.warmup_invokes} {self.warmup_seconds:.6f}")
         lines.append(f"timed {self.min_invokes} {self.min_seconds:.6f} {self.max_seconds:.6f}")
         lines += [f"pace {self.calls_per_second:.9f}"] if self.calls_per_second else []
+        lines += [f"mark {calls}" for calls in self.marks]
+        lines += [f"maps {self.maps}"] if self.maps else []
         return "\n".join([*lines, "end", ""])
 
     def reset_files(self) -> dict[str, bytes]:

@@ -50,6 +50,7 @@ class Request:
         hang_s: A launch that takes so much longer than planned is ended and counts as hung.
         interleave: Launches of several artifacts take turns.
         roofline: Measure the peaks of the device too.
+        weight_cache: TFLite artifacts keep XNNPACK's packed weights in a file that all launches share.
         tags: The user's own words for the record.
     """
 
@@ -64,6 +65,7 @@ class Request:
     hang_s: float = 300.0
     interleave: bool = False
     roofline: bool = True
+    weight_cache: bool = False
     tags: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:

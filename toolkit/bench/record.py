@@ -282,6 +282,7 @@ class Options(Document):
         max_temperature_c: Launches waited until the device was no warmer.
         video: Name of the file that the frames came from.
         frames: Number of different frames or clips, fed in turn.
+        weight_cache: The first launch wrote XNNPACK's packed weights to a file, and the later ones mapped it.
     """
 
     profile: Literal["default", "quick", "sustained"]
@@ -294,6 +295,7 @@ class Options(Document):
     max_temperature_c: float | None = None
     video: str
     frames: int = Field(ge=1)
+    weight_cache: bool = False
 
 
 class PortCheck(Document):

@@ -99,6 +99,7 @@ def _run(record: Record) -> list[tuple[str, str]]:
         ("launches", str(len(record.launches))),
         ("timed", f"at least {options.min_invokes} calls and {options.min_seconds:g} s per launch"),
         ("warm-up", f"at least {options.warmup_invokes} calls and {options.warmup_seconds:g} s"),
+        *([("packed weights", "in a file, mapped from the second launch on")] if options.weight_cache else []),
         ("pace", "flat out" if options.fps is None else f"{options.fps:g} frames/s"),
         ("cool-down", "no limit" if gate is None else f"each launch began at {gate:g} °C or below"),
         ("video", f"{options.video}, {options.frames} different frames or clips"),

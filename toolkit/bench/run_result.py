@@ -56,13 +56,36 @@ class CheckFacts(Document):
     file: str
 
 
-class MarkInKilobytes(Document):
-    """`record.MemoryMark` in the unit of `/proc/self/status`, 1024 bytes."""
+class CountersInKilobytes(Document):
+    """Counters of `/proc/self/status` in its unit, 1024 bytes.
 
-    at: Place
+    Attributes:
+        vm_hwm_kb: Peak resident memory so far.
+        vm_rss_kb: Resident memory now, the sum of the three below.
+        vm_swap_kb: Swapped out now.
+        rss_anon_kb: Heap and other memory of the process alone; None, as the next two, from a runner that does not tell.
+        rss_file_kb: Pages of mapped files, which the system can take back without writing them.
+        rss_shmem_kb: Shared memory.
+    """
+
     vm_hwm_kb: int = Field(ge=0)
     vm_rss_kb: int = Field(ge=0)
     vm_swap_kb: int = Field(ge=0)
+    rss_anon_kb: int | None = Field(default=None, ge=0)
+    rss_file_kb: int | None = Field(default=None, ge=0)
+    rss_shmem_kb: int | None = Field(default=None, ge=0)
+
+
+class MarkInKilobytes(CountersInKilobytes):
+    """What `record.MemoryMark` is made of, at one place of a launch."""
+
+    at: Place
+
+
+class CallsMark(CountersInKilobytes):
+    """Counters after `calls` timed calls, where the plan asked for them."""
+
+    calls: int = Field(ge=1)
 
 
 class RunResult(Document):
@@ -70,6 +93,7 @@ class RunResult(Document):
 
     Attributes:
         affinity: Mask that the process had while it was timed.
+        marks: Memory after so many calls, as the plan asked for it.
         stopped: `complete`, or `time` where `MAX_SECONDS` of the plan ended the timed part.
     """
 
@@ -90,6 +114,7 @@ class RunResult(Document):
     warmup_ns: tuple[int, ...]
     samples: Samples
     memory: tuple[MarkInKilobytes, ...]
+    marks: tuple[CallsMark, ...] = ()
     memory_includes: tuple[str, ...]
     stopped: Literal["complete", "time"]
     end: Literal["mvtool.run/1 complete"]

@@ -47,6 +47,7 @@ RUNTIMES = ("tflite", "executorch")
 @click.option("--affinity", metavar="MASK", help="Pin to processors: hexadecimal mask, as for taskset.")
 @click.option("--max-temperature", type=float, metavar="CELSIUS", help="Wait before each launch until it is no warmer.")
 @click.option("--interleave", is_flag=True, help="Launches of all artifacts take turns, for a fair comparison.")
+@click.option("--weight-cache", is_flag=True, help="TFLite: keep packed weights in a file, as docs/memory.md advises.")
 @click.option("--video", help="Video that the frames come from; the bundled clip if not given.")
 @click.option("--no-roofline", is_flag=True, help="Do not measure the peaks of the device.")
 @click.option("--benchmark-model", type=click.Path(path_type=Path), help="Google's benchmark_model, as a cross-check.")
@@ -128,6 +129,7 @@ def request_of(given: dict[str, Any]) -> Request:
         max_temperature_c=given["max_temperature"],
         interleave=given["interleave"],
         roofline=not given["no_roofline"],
+        weight_cache=given["weight_cache"],
         tags=tuple(tags),
     )
 

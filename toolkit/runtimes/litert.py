@@ -14,6 +14,7 @@ from types import ModuleType
 from mvtool.errors import ManifestError, RuntimeLoadError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, PortManifest, Quantization
+from mvtool.runtimes import file_pages
 from mvtool.runtimes.base import FilePort, FilePorts, PortSession, ScaleHome
 from mvtool.runtimes.flatbuffer import Table
 from mvtool.runtimes.native_log import NativeLog, native_log
@@ -48,6 +49,8 @@ class LiteRTExecutable:
         self._outputs = [port.name for port in manifest.output_ports]
         if missing := [name for name in (*self._inputs, *self._outputs) if name not in names]:
             raise ManifestError(f"The signature of {path} lacks {missing}; it has {sorted(names)}.")
+        # Weights are packed by now, and names are read.
+        file_pages.release(path)
 
     def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
         """Execute one step; the signature runner returns copies."""
@@ -83,7 +86,7 @@ def open_tflite(path: Path, threads: int = 1) -> PortSession:
     return PortSession(manifest, LiteRTExecutable(path, manifest, threads))
 
 
-def _model(path: Path) -> Table:
+def _mapped(path: Path) -> memoryview:
     with path.open("rb") as stream:
         try:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
@@ -91,7 +94,11 @@ def _model(path: Path) -> Table:
             raise RuntimeLoadError(f"{path} is empty. Convert the model again.") from error
     if bytes(data[4:8]) != _IDENTIFIER:
         raise RuntimeLoadError(f"{path} is not a TFLite file: got {bytes(data[4:8])!r}, expected {_IDENTIFIER!r}.")
-    return Table.root(data)
+    return data
+
+
+def _model(path: Path) -> Table:
+    return Table.root(_mapped(path))
 
 
 def check_complete(path: Path) -> None:
@@ -116,14 +123,15 @@ def read_manifest(path: Path) -> PortManifest:
         ManifestError: There is none, or it is not valid.
         RuntimeLoadError: The file is truncated or is no TFLite file.
     """
-    model = _model(path)
+    data = _mapped(path)
+    model = Table.root(data)
     buffers = list(model.tables(4))
     for metadata in model.tables(6):
         if metadata.text(0) == METADATA_NAME:
             buffer = buffers[metadata.scalar(1, "I")]
             # ai-edge-quantizer moves buffers behind the FlatBuffer and leaves offset and size.
             start, size = buffer.scalar(1, "Q"), buffer.scalar(2, "Q")
-            text = path.read_bytes()[start : start + size] if size else bytes(buffer.bytes(0))
+            text = bytes(data[start : start + size] if size else buffer.bytes(0))
             return PortManifest.from_json(text.rstrip(b"\0"), str(path))
     raise ManifestError(f"{path} has no metadata {METADATA_NAME!r}: it was not written by mvtool.")
 

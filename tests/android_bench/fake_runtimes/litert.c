@@ -45,9 +45,10 @@ int LiteRtCreateEnvironment(int count, const void *options, void **environment) 
     return status("environment");
 }
 
-int LiteRtCreateModelFromFile(void *environment, const char *path, void **model) {
+int LiteRtCreateModelFromBuffer(void *environment, const void *memory, size_t bytes, void **model) {
     (void)environment;
-    (void)path;
+    (void)memory;
+    (void)bytes;
     *model = &anything;
     return status("model");
 }
