@@ -28,7 +28,7 @@ def repair(graph: Graph) -> dict[str, int]:
     done: dict[str, int] = {}
     result: list[Any] = []
     for operator in graph.operators:
-        rule = _RULES.get(graph.kind(operator))
+        rule = RULES.get(graph.kind(operator))
         replacement = rule(graph, operator) if rule else None
         if rule and replacement is not None:
             text = " ".join((rule.__doc__ or "").split())
@@ -138,4 +138,5 @@ def _product(graph: Graph, operator: Any) -> list[Any] | None:
     return [*steps, product]
 
 
-_RULES: dict[str, Repair] = {"RELU_0_TO_1": _clamp01, "CONV_2D": _pointwise, "FULLY_CONNECTED": _product}
+RULES: dict[str, Repair] = {"RELU_0_TO_1": _clamp01, "CONV_2D": _pointwise, "FULLY_CONNECTED": _product}
+"""By the operator that is replaced."""
