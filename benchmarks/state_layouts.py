@@ -24,6 +24,7 @@ import numpy as np
 from mvtool.bench.pairing import load
 from mvtool.bench.record import Record
 from mvtool.bench.statistics import step_ms
+from mvtool.build import Build
 
 LAYOUTS = ("shift", "ring")
 NS_PER_MS = 1e6
@@ -55,12 +56,15 @@ def row(record: Record) -> dict[str, float]:
     return found
 
 
-def table(records: list[Record]) -> list[dict[str, Any]]:
+def table(records: list[Record], builds: dict[str, Path]) -> list[dict[str, Any]]:
     """One row per runtime and precision, with both layouts and their ratio."""
+    layouts = {
+        entry.sha256: layout for layout, folder in builds.items() for entry in Build.load(folder).manifest.artifacts
+    }
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for record in records:
         key = (record.artifact.runtime.value, record.artifact.precision.value)
-        found.setdefault(key, {})[str(record.artifact.build)] = row(record)
+        found.setdefault(key, {})[layouts[record.artifact.sha256]] = row(record)
     rows = []
     for (runtime, precision), sides in found.items():
         ratio = sides["ring"]["step_ms"] / sides["shift"]["step_ms"]
@@ -91,13 +95,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/state_layouts"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    builds = [str(built(arguments, layout)) for layout in LAYOUTS]
+    builds = {layout: built(arguments, layout) for layout in LAYOUTS}
     records = arguments.out / "bench"
     if records.exists():
         parser.error(f"{records} holds records of another run; move it away.")
     options = ["--device", "host", "--interleave", "--no-roofline", "--out", str(records)]
-    mvtool("bench", *builds, *options, *(["--quick"] if arguments.quick else []))
-    rows = table(load([records]))
+    mvtool("bench", *map(str, builds.values()), *options, *(["--quick"] if arguments.quick else []))
+    rows = table(load([records]), builds)
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2))
