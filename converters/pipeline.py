@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mvtool import labels as label_lists
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, STATE_RANGES_FILE, Build, artifact_file_name
+from mvtool.converters import warm
 from mvtool.converters.accuracy_control import Control, Goal
 from mvtool.converters.destination import (
     check_destination,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from mvtool.converters.rewrites.factorise import Rank
     from mvtool.converters.source import Source
+    from mvtool.forking import Template
     from mvtool.program import ModelInfo, StreamProgram
 
 STAGE_TIMEOUT_S = 600.0
@@ -193,31 +195,33 @@ def convert(
         request = replace(request, layout=layout, options={**request.options, "state_layout": layout.value})
     if out is not None:
         check_destination(destination_of(out, ""))
-    with stage(tell, "load"):
-        chosen = {"num_classes": num_classes, "resolution": resolution}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        if twice := sorted(given.keys() & (kwargs or {}).keys()):
-            raise UsageError(
-                f"{', '.join(twice)} is given twice, as an option and among the factory's arguments; give it once."
-            )
-        arguments = {**(kwargs or {}), **given}
-        source = _load(model, weights, arguments, gate, frames, labels)
-    destination = destination_of(out, source.info.name)
-    check_destination(destination)
+    threads = max(1, (os.cpu_count() or 1) // request.parallel)
+    with warm.template((target for target, _ in request.artifacts), threads) as template:
+        with stage(tell, "load"):
+            chosen = {"num_classes": num_classes, "resolution": resolution}
+            given = {name: value for name, value in chosen.items() if value is not None}
+            if twice := sorted(given.keys() & (kwargs or {}).keys()):
+                raise UsageError(
+                    f"{', '.join(twice)} is given twice, as an option and among the factory's arguments; give it once."
+                )
+            arguments = {**(kwargs or {}), **given}
+            source = _load(model, weights, arguments, gate, frames, labels)
+        destination = destination_of(out, source.info.name)
+        check_destination(destination)
 
-    def take(one: Source) -> StreamProgram:
-        return _capture(one, inputs, states, preprocessing, initial, forward_kwargs)
+        def take(one: Source) -> StreamProgram:
+            return _capture(one, inputs, states, preprocessing, initial, forward_kwargs)
 
-    factoring = _factoring(request, rewrite, source, take, tell)
-    with stage(tell, "capture"), single_threaded_torch():
-        program = take(source) if factoring is None else _factorised(source, take, *factoring)
-    _check_labels(program, labels)
-    with work_folder(destination) as work:
-        staging = work / "build"
-        outcomes = _run_jobs(request, program, staging, work / "jobs", tell)
-        if request.goal is not None:
-            outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell)
-        return _finish(request, source, program, staging, destination, outcomes, tell)
+        factoring = _factoring(request, rewrite, source, take, tell)
+        with stage(tell, "capture"), single_threaded_torch():
+            program = take(source) if factoring is None else _factorised(source, take, *factoring)
+        _check_labels(program, labels)
+        with work_folder(destination) as work:
+            staging = work / "build"
+            outcomes = _run_jobs(request, program, staging, work / "jobs", tell, template)
+            if request.goal is not None:
+                outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell, template)
+            return _finish(request, source, program, staging, destination, outcomes, tell)
 
 
 def _request(
@@ -403,14 +407,17 @@ def _shapes(specs: Sequence[InputSpec]) -> str:
 
 
 def _run_jobs(
-    request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener
+    request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener, template: Template | None
 ) -> dict[str, Outcome]:
     from mvtool.converters.program_io import save_program
 
     folder = staging / PROGRAM_FOLDER
-    save_program(program, folder)
+    with stage(tell, "save"):
+        save_program(program, folder)
+    if template is not None:
+        template.prepare(warm.REMEMBER, str(folder))
     jobs, needs = _plan(request, program.info.name, staging, scratch / SHARED)
-    return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell).run(jobs, needs)
+    return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell, template=template).run(jobs, needs)
 
 
 def _controlled(
@@ -421,6 +428,7 @@ def _controlled(
     work: Path,
     outcomes: Mapping[str, Outcome],
     tell: Listener,
+    template: Template | None,
 ) -> dict[str, Outcome]:
     """The outcomes with int8 artifacts that keep the accuracy."""
     jobs, _ = _plan(request, program.info.name, staging, work / "jobs" / SHARED)
@@ -429,7 +437,8 @@ def _controlled(
     def emit(job: Job) -> Outcome:
         name = f"{job.target}_{job.precision}"
         scratch = work / f"control_{next(numbers)}"
-        return Supervisor(scratch, 1, request.stage_timeout_s, tell).run({name: job}, {})[name]
+        supervisor = Supervisor(scratch, 1, request.stage_timeout_s, tell, template=template)
+        return supervisor.run({name: job}, {})[name]
 
     shared = work / "jobs" / SHARED
     return Control(goal, program, staging, shared, emit, tell, request.parallel).hold(jobs, outcomes)

@@ -24,6 +24,8 @@ from mvtool.parent import end_with_parent
 if TYPE_CHECKING:
     from mvtool.program import StreamProgram
 
+_remembered: dict[str, StreamProgram] = {}
+
 
 class Stages:
     """Tells the parent of stages, and keeps their times."""
@@ -81,6 +83,13 @@ def main(folder: str) -> int:
     return 0
 
 
+def remember(folder: str) -> None:
+    """Load the program of jobs that forked copies of this process will do."""
+    from mvtool.converters.program_io import load_program
+
+    _remembered[folder] = load_program(folder)
+
+
 def run(job: Job, stages: Stages) -> JobResult:
     """Do one job in this process."""
     with stages.stage("load"):
@@ -89,7 +98,7 @@ def run(job: Job, stages: Stages) -> JobResult:
         from mvtool.converters.program_io import load_program
 
         torch.set_num_threads(job.threads)
-        program = load_program(job.program)
+        program = _remembered.get(job.program) or load_program(job.program)
     if job.kind == "calibrate":
         return _calibrate(job, program, stages)
     with code_when_wanted():
