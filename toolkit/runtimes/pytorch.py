@@ -43,6 +43,7 @@ class TorchExecutable:
         self._call = program.exported.module()
         if edit is not None:
             edit(self._call)
+        merge_equals(self._call)
         fold_constants(self._call)
         self._outputs = program.output_ports
 
@@ -91,6 +92,32 @@ def fold_constants(module: Any) -> int:
         module.graph.eliminate_dead_code()
         module.recompile()
     return folded
+
+
+def merge_equals(module: Any) -> int:
+    """Compute once what a graph computes several times, such as the real numbers of an int8 value for each of its readers.
+
+    Args:
+        module: A `torch.fx.GraphModule`; changed in place. Its results stay the same to the bit.
+
+    Returns:
+        How many operators fell away.
+    """
+    torch = require("torch", "to execute the reference program")
+    first: dict[tuple[Any, str], Any] = {}
+    merged = 0
+    for node in list(module.graph.nodes):
+        if node.op != "get_attr" and not (node.all_input_nodes and _is_pure(torch, node)):
+            continue
+        # Nodes are written by their names here, which are unique; numbers and types by their values.
+        same = first.setdefault((node.target, repr((node.args, sorted(node.kwargs.items())))), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            module.graph.erase_node(node)
+            merged += 1
+    if merged:
+        module.recompile()
+    return merged
 
 
 def _is_pure(torch: Any, node: Any) -> bool:

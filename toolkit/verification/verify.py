@@ -13,6 +13,7 @@ from pathlib import Path
 from mvtool.build import PROGRAM_FOLDER, ArtifactEntry, Build, tool_versions
 from mvtool.errors import MvtoolError
 from mvtool.files import sha256_of
+from mvtool.forking import Template
 from mvtool.ports import PortManifest
 from mvtool.session import Session
 from mvtool.threads import single_threaded_torch
@@ -27,7 +28,7 @@ from mvtool.verification.build_checks import (
 )
 from mvtool.verification.lockstep import Progress, Replayed, replay_all
 from mvtool.verification.messages import ALL_SLOTS, Job
-from mvtool.verification.process import Worker
+from mvtool.verification.process import Worker, template
 from mvtool.verification.report import (
     BUILD_CHECKS,
     ArtifactReport,
@@ -71,15 +72,16 @@ def verify(
     """
     start = time.monotonic()
     build = Build.load(path)
-    checks = [check_reference_files(build), check_listed(build)]
-    try:
-        reference = _open_reference(build)
-    except MvtoolError as error:
-        verification = _unreadable(build, checks, error, start)
-    else:
-        verification = _with_reference(
-            build, reference, checks, _Options(frames_replayed, threads, timeout_s, progress or _silent), start
-        )
+    # It imports the runtimes while the reference program is loaded here.
+    with template(entry.runtime for entry in build.manifest.artifacts) as forked:
+        options = _Options(frames_replayed, threads, timeout_s, progress or _silent, forked)
+        checks = [check_reference_files(build), check_listed(build)]
+        try:
+            reference = _open_reference(build)
+        except MvtoolError as error:
+            verification = _unreadable(build, checks, error, start)
+        else:
+            verification = _with_reference(build, reference, checks, options, start)
     if save:
         _save(build.with_verification(verification))
     return verification
@@ -99,6 +101,7 @@ class _Options:
     threads: int
     timeout_s: float
     progress: Progress
+    template: Template | None
 
 
 def _silent(activity: str, done: int, total: int) -> None:
@@ -128,7 +131,7 @@ def _with_reference(
         workers = []
         for entry in build.manifest.artifacts:
             job = make_job(build, entry, manifest, path, steps, options.threads)
-            workers.append(Worker(job, options.timeout_s))
+            workers.append(Worker(job, options.timeout_s, options.template))
             stack.callback(workers[-1].close)
         source = frames.FrameSource(manifest.inputs, manifest.preprocessing)
         replayed = replay_all(reference, source, store, workers, steps, options.progress)
