@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from mvtool.build import (
     Build,
     BuildManifest,
     CalibrationEntry,
+    ConversionTimes,
     GoldenEntry,
     ModelProvenance,
     RequestedArtifact,
@@ -49,6 +50,7 @@ def assemble(
     options: Mapping[str, object],
     requested: Sequence[tuple[Runtime, Precision]],
     calibration: CalibrationEntry | None = None,
+    times: Callable[[], ConversionTimes | None] = lambda: None,
 ) -> None:
     """Write `golden.npz` and `manifest.json` into `folder`, which holds the artifacts already.
 
@@ -60,6 +62,7 @@ def assemble(
         options: Options of the conversion that all artifacts share.
         requested: Target and precision of each artifact that was to be written.
         calibration: Of the int8 artifacts.
+        times: What the conversion has cost, asked when all else is done.
     """
     from mvtool.runtimes.pytorch import open_program
 
@@ -79,6 +82,7 @@ def assemble(
         program=describe(folder, PROGRAM_FOLDER),
         simulations=simulations,
         golden=GoldenEntry(**describe(folder, GOLDEN_FILE).model_dump(), frames=golden.frames, tolerances=limits),
+        times=times(),
         tools=dict(tool_versions()),
     )
     Build(folder, manifest).save()
@@ -103,6 +107,7 @@ def artifact_entry(folder: Path, model: str, result: JobResult) -> ArtifactEntry
         control=result.control,
         simulation=name if simulated else None,
         seconds=result.seconds,
+        cpu_seconds=result.cpu_seconds,
     )
 
 

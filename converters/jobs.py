@@ -78,6 +78,7 @@ class JobResult(Document):
         control: Set by the parent: which layers stay float and why.
         notes: Remarks for the user.
         seconds: Wall time per stage.
+        cpu_seconds: Processor time per stage.
     """
 
     ports: PortManifest | None = None
@@ -87,6 +88,7 @@ class JobResult(Document):
     control: AccuracyControl | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: dict[str, float] = Field(default_factory=dict)
 
 
 class WorkerLine(Document):
@@ -96,6 +98,7 @@ class WorkerLine(Document):
         stage: Stage of the work.
         status: `failed` comes with the message and class of the error.
         seconds: With `done`.
+        cpu_seconds: With `done`.
         message: Remark, or the text of the error.
         error: Class name of an mvtool error, so that the parent raises the same.
     """
@@ -103,5 +106,6 @@ class WorkerLine(Document):
     stage: str
     status: Literal["start", "done", "failed"]
     seconds: float | None = None
+    cpu_seconds: float | None = None
     message: str | None = None
     error: str | None = None

@@ -36,6 +36,7 @@ from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, stage
 from mvtool.converters.recipe import RECIPES
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
+from mvtool.converters.times import Times
 from mvtool.datasets.spec import is_generator
 from mvtool.errors import (
     CaptureError,
@@ -187,7 +188,7 @@ def convert(
         VerificationError: The drop cannot be held.
         StorageError: A file cannot be written.
     """
-    tell: Listener = listener or (lambda event: None)
+    tell = Times(listener or (lambda event: None))
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels, rewrite)
     request = replace(request, goal=_goal(request, max_drop, evaluation))
     (layout,) = _each(StateLayout, "state layout", [state_layout])
@@ -221,7 +222,7 @@ def convert(
             outcomes = _run_jobs(request, program, staging, work / "jobs", tell, template)
             if request.goal is not None:
                 outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell, template)
-            return _finish(request, source, program, staging, destination, outcomes, tell)
+            return _finish(request, source, program, staging, destination, outcomes, tell, template)
 
 
 def _request(
@@ -497,7 +498,8 @@ def _finish(
     staging: Path,
     destination: Path,
     outcomes: Mapping[str, Outcome],
-    tell: Listener,
+    tell: Times,
+    template: Template | None,
 ) -> Build:
     from mvtool.converters.assembly import assemble
 
@@ -509,8 +511,18 @@ def _finish(
     calibration = calibrated.calibration if isinstance(calibrated, JobResult) else None
     for note in () if calibration is None else calibration.notes:
         _LOG.warning(note)
+    int8 = sum(r.ports is not None and r.ports.precision is Precision.INT8 for r in results.values())
     with stage(tell, "golden"), single_threaded_torch():
-        assemble(source, program, staging, results, request.options, request.artifacts, calibration)
+        assemble(
+            source,
+            program,
+            staging,
+            results,
+            request.options,
+            request.artifacts,
+            calibration,
+            lambda: tell.report(template, len(outcomes), int8),
+        )
     # What cannot be complete does not replace what may be.
     place = partial_of(destination) if failures and destination.exists() else destination
     check_replaceable(place)

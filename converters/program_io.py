@@ -22,7 +22,6 @@ from pydantic import Field
 
 from mvtool.converters.pt2 import load_exported, save_exported
 from mvtool.errors import ConversionError, StorageError
-from mvtool.extras import require
 from mvtool.files import atomic_path
 from mvtool.ports import Document, InputPort, LogicalState, OutputPort, StateForm, TensorPort
 from mvtool.program import ModelInfo, RewriteReport, Slots, StateSpec, StreamProgram

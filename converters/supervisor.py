@@ -60,10 +60,15 @@ class _Running:
     folder: Path
     process: subprocess.Popen[bytes] | ForkedProcess
     log: IO[bytes]
-    stage: str = _STARTING
+    stages: list[str] = field(default_factory=lambda: [_STARTING])
     stage_began: float = field(default_factory=time.monotonic)
     error: WorkerLine | None = None
     timed_out: bool = False
+
+    @property
+    def stage(self) -> str:
+        """The innermost stage that is going on, or the last that was."""
+        return self.stages[-1]
 
 
 class Supervisor:
@@ -185,11 +190,13 @@ class Supervisor:
             return
         active.stage_began = time.monotonic()
         if line.status == "start":
-            active.stage = line.stage
+            active.stages.append(line.stage)
+        if line.status == "done" and active.stages[-2] is not _STARTING:
+            active.stages.pop()
         if line.status == "failed":
             active.error = line
             return
-        self._tell(active, line.stage, line.status, line.seconds, line.message)
+        self._tell(active, line.stage, line.status, line.seconds, line.message, line.cpu_seconds)
 
     def _outcome(self, active: _Running) -> Outcome:
         result = active.folder / RESULT_FILE
@@ -215,10 +222,18 @@ class Supervisor:
                 active.timed_out = True
                 _kill(active.process)
 
-    def _tell(self, active: _Running, stage: str, status: str, seconds: float | None, message: str | None) -> None:
+    def _tell(
+        self,
+        active: _Running,
+        stage: str,
+        status: str,
+        seconds: float | None,
+        message: str | None,
+        cpu_seconds: float | None = None,
+    ) -> None:
         job = active.job
         target, precision = job.target and job.target.value, job.precision and job.precision.value
-        self._listener(StageEvent(target, precision, stage, status, seconds, message))  # type: ignore[arg-type]
+        self._listener(StageEvent(target, precision, stage, status, seconds, message, cpu_seconds))  # type: ignore[arg-type]
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -92,6 +92,7 @@ def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: 
             quantized = quantize(program, calibration, ranges, exact)
         else:
             quantized = quantize_weights(program, WEIGHTS[job.target, _precision(job)])
+    with stages.stage("save"):
         quantized.save(Path(job.simulation))
     return quantized
 

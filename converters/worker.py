@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
 from mvtool.converters.lazy_code import code_when_wanted
+from mvtool.converters.progress import timing_parts
 from mvtool.errors import ConversionError, MvtoolError, StorageError
 from mvtool.parent import end_with_parent
 
@@ -35,19 +36,27 @@ class Stages:
         self._lines = lines
         self.current = "start"
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self._inside = (0.0, 0.0)
         self.notes: list[str] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; a failure leaves it as the current one."""
-        self.current = name
+        """Time a stage, without its parts, which are stages too; a failure leaves it as the current one."""
+        outer, self.current = self.current, name
         self._send(WorkerLine(stage=name, status="start"))
-        began = time.perf_counter()
-        noted = len(self.notes)
-        yield
-        self.seconds[name] = round(time.perf_counter() - began, 3)
+        began, used, noted = time.perf_counter(), time.process_time(), len(self.notes)
+        before, self._inside = self._inside, (0.0, 0.0)
+        with timing_parts(self.stage):
+            yield
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        inside, self._inside = self._inside, (before[0] + wall, before[1] + cpu)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + wall - inside[0], 3)
+        self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0.0) + cpu - inside[1], 3)
         message = "; ".join(self.notes[noted:]) or None
-        self._send(WorkerLine(stage=name, status="done", seconds=self.seconds[name], message=message))
+        times = {"seconds": round(wall - inside[0], 3), "cpu_seconds": round(cpu - inside[1], 3)}
+        self._send(WorkerLine(stage=name, status="done", message=message, **times))
+        self.current = outer
 
     def note(self, message: str) -> None:
         """A remark for the user."""
@@ -121,7 +130,9 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
         steps=calibration.steps,
         notes=calibration.notes,
     )
-    return JobResult(calibration=entry, notes=tuple(stages.notes), seconds=stages.seconds)
+    return JobResult(
+        calibration=entry, notes=tuple(stages.notes), seconds=stages.seconds, cpu_seconds=stages.cpu_seconds
+    )
 
 
 def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
@@ -152,6 +163,7 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
         rewrites=rewrites,
         notes=tuple(stages.notes),
         seconds=stages.seconds,
+        cpu_seconds=stages.cpu_seconds,
     )
 
 

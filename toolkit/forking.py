@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
@@ -90,6 +91,10 @@ class Template:
     Args:
         modules: Imported before the first fork; one that cannot be is left to whoever needs it.
         environment: Added to that of this process.
+
+    Attributes:
+        busy_seconds: Wall time that it has taken for imports and preparations, known after the first fork.
+        cpu_seconds: Processor time of the same.
     """
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -112,6 +117,7 @@ class Template:
         self._processes: dict[int, ForkedProcess] = {}
         self._codes: dict[int, int] = {}
         self._gone = False
+        self.busy_seconds = self.cpu_seconds = 0.0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -183,6 +189,7 @@ class Template:
                 return
             found: dict[str, int] = json.loads(message)
             if "forked" in found:
+                self.busy_seconds, self.cpu_seconds = found["busy_ms"] / 1e3, found["cpu_ms"] / 1e3
                 self._started.put(found["forked"])
             else:
                 self._note_end(found["ended"], found["code"])
@@ -212,8 +219,9 @@ def _input(wanted: bool) -> tuple[int, int | None]:
 class _Server:
     """The template itself: imports, waits, forks, and tells how its children ended."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, busy_s: float) -> None:
         self._channel = channel
+        self._busy_s = busy_s
         self._children: set[int] = set()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -234,7 +242,9 @@ class _Server:
                 return 0
             asked: dict[str, str] = json.loads(message)
             if "prepare" in asked:
+                began = time.perf_counter()
                 _attempt(lambda asked=asked: _function(asked["prepare"])(asked["argument"]))  # type: ignore[misc]
+                self._busy_s += time.perf_counter() - began
                 continue
             code = self._fork(asked, streams)
             if code is not None:
@@ -248,7 +258,8 @@ class _Server:
         pid = os.fork()
         if pid:
             self._children.add(pid)
-            self._channel.send(json.dumps({"forked": pid}).encode())
+            times = {"busy_ms": round(1e3 * self._busy_s), "cpu_ms": round(1e3 * time.process_time())}
+            self._channel.send(json.dumps({"forked": pid, **times}).encode())
             for stream in streams:
                 os.close(stream)
             return None
@@ -293,11 +304,12 @@ def _attempt(act: Callable[[], object]) -> None:
 def main(descriptor: str, *modules: str) -> None:
     """Serve on the socket `descriptor`; does not return."""
     end_with_parent()
+    began = time.perf_counter()
     channel = socket.socket(fileno=int(descriptor))
     for module in modules:
         _attempt(lambda module=module: importlib.import_module(module))  # type: ignore[misc]
     try:
-        code = _Server(channel).serve()
+        code = _Server(channel, time.perf_counter() - began).serve()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:  # noqa: BLE001 - the exit code tells, standard error says why

@@ -85,9 +85,10 @@ def fold_constants(module: Any) -> int:
             with torch.no_grad():
                 values[node] = node.target(*arguments, **named)
             folded += 1
-    for node in values:
-        if node.op != "get_attr" and any(reader not in values for reader in node.users):
-            _hold(torch, module, node, values[node], {reader for reader in node.users if reader not in values})
+    for node, value in values.items():
+        readers = {reader for reader in node.users if reader not in values}
+        if node.op != "get_attr" and readers:
+            _hold(torch, module, node, value, readers)
     if folded:
         module.graph.eliminate_dead_code()
         module.recompile()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -62,7 +61,9 @@ def tap_sums(
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, extents, stride, strict=True)
         )
-        total.addcmul_(grouped[(slice(None), slice(None), channel, *window)], weight[(slice(None), channel, *tap)].reshape(column))
+        total.addcmul_(
+            grouped[(slice(None), slice(None), channel, *window)], weight[(slice(None), channel, *tap)].reshape(column)
+        )
     return total
 
 

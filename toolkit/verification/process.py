@@ -39,7 +39,9 @@ def template(runtimes: Iterable[Runtime]) -> Iterator[Template | None]:
         yield None
         return
     wanted = set(runtimes)
-    made = Template((*_ALL, *(n for runtime, names in _MODULES.items() if runtime in wanted for n in names)), _SINGLE_THREAD)
+    made = Template(
+        (*_ALL, *(n for runtime, names in _MODULES.items() if runtime in wanted for n in names)), _SINGLE_THREAD
+    )
     try:
         yield made
     finally:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvtool.build import PROGRAM_FOLDER, ArtifactEntry, Build, tool_versions
@@ -125,7 +125,6 @@ def _with_reference(
         tempfile.TemporaryDirectory(prefix="mvtool-verify-") as scratch,
         ExitStack() as stack,
     ):
-        checks = [*checks, check_golden_file(build, reference)]
         path = Path(scratch) / "frames"
         store = FrameStore(path, manifest, ALL_SLOTS)
         workers = []
@@ -133,11 +132,15 @@ def _with_reference(
             job = make_job(build, entry, manifest, path, steps, options.threads)
             workers.append(Worker(job, options.timeout_s, options.template))
             stack.callback(workers[-1].close)
+        # The workers load their artifacts meanwhile.
+        checks = [*checks, check_golden_file(build, reference)]
+        before = time.monotonic() - start
         source = frames.FrameSource(manifest.inputs, manifest.preprocessing)
         replayed = replay_all(reference, source, store, workers, steps, options.progress)
         checks.append(check_inputs(replayed, reference))
         reports = [_report(build, e, w, steps) for e, w in zip(build.manifest.artifacts, workers, strict=True)]
     noun = frames.step_noun(bool(manifest.states), manifest.frames_per_step)
+    replayed = replace(replayed, stages={"reference": round(before, 3), **replayed.stages})
     return _verification(build, checks, reports, replayed, start, noun)
 
 
@@ -208,5 +211,6 @@ def _verification(
         checks=settle(BUILD_CHECKS, checks, f"{PROGRAM_FOLDER} cannot be loaded"),
         artifacts=tuple(reports),
         seconds=round(time.monotonic() - start, 3),
+        stages=dict(replayed.stages),
         tools=dict(tool_versions()),
     )
