@@ -62,14 +62,14 @@ def _quickly() -> Iterator[None]:
     For every value it reads it asks anew for the types of a class, half of its time. To test itself it makes a canonical form of
     what it is about to write, which it throws away, two thirds of its time (torch 2.13).
     """
-    from torch._export.serde import serialize
+    from torch._export.serde import schema, serialize
 
     @functools.cache
     def hints(kind: type) -> dict[str, Any]:
-        return typing.get_type_hints(kind, globalns=vars(serialize.schema))
+        return typing.get_type_hints(kind, globalns=vars(schema))
 
     def known(kind: type, globalns: dict[str, Any] | None = None) -> dict[str, Any]:
-        return hints(kind) if globalns is vars(serialize.schema) else typing.get_type_hints(kind, globalns=globalns)
+        return hints(kind) if globalns is vars(schema) else typing.get_type_hints(kind, globalns=globalns)
 
     with (
         mock.patch.object(serialize, "typing", _Instead(typing, get_type_hints=known)),

@@ -121,6 +121,11 @@ class Template:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Identifier of the process."""
+        return self._process.pid
+
     def prepare(self, function: str, argument: str) -> None:
         """Call `function`, as `package.module:name`, with `argument` in the template, before whatever is forked next.
 
@@ -231,11 +236,12 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         while True:
-            ready, _, _ = select.select([self._channel, self._woken], [], [])
+            channel = self._channel.fileno()
+            ready, _, _ = select.select([channel, self._woken], [], [])
             if self._woken in ready:
                 os.read(self._woken, 4096)
                 self._reap()
-            if self._channel not in ready:
+            if channel not in ready:
                 continue
             message, streams, _, _ = socket.recv_fds(self._channel, _LARGEST_MESSAGE, _STREAMS)
             if not message:
@@ -277,6 +283,7 @@ class _Server:
             os.dup2(stream, number)
             os.close(stream)
         os.environ[PARENT_VARIABLE] = str(parent)
+        end_with_parent()
 
     def _reap(self) -> None:
         for pid in list(self._children):

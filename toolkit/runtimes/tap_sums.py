@@ -57,13 +57,14 @@ def tap_sums(
     column = (1, -1, *[1] * len(kernel))
     start = value.new_zeros(()) if bias is None else bias.reshape(column)
     total = start.expand(value.shape[0], groups, *extents).clone()
-    for channel, *tap in itertools.product(range(per_group), *map(range, kernel)):
+    taps = list(itertools.product(*map(range, kernel)))
+    for channel, tap in itertools.product(range(per_group), taps):
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, extents, stride, strict=True)
         )
-        total.addcmul_(
-            grouped[(slice(None), slice(None), channel, *window)], weight[(slice(None), channel, *tap)].reshape(column)
-        )
+        everything = slice(None)
+        seen = grouped[(everything, everything, channel, *window)]
+        total.addcmul_(seen, weight[(everything, channel, *tap)].reshape(column))
     return total
 
 
@@ -78,7 +79,7 @@ def convolution(
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, depthwise layers tap by tap."""
     if not suits(tuple(weight.shape), groups) or isinstance(padding, str):
-        return F.conv2d(value, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return F.conv2d(value, weight, bias, stride, padding, dilation, groups)
     return tap_sums(value, weight, bias, _pair(stride), _pair(padding), _pair(dilation))
 
 
