@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +33,11 @@ from mvtool.build import (
 )
 from mvtool.converters.jobs import JobResult
 from mvtool.converters.recipe import recipe_for
-from mvtool.golden import int8_tolerance, make_golden, tolerances, write_golden
+from mvtool.golden import make_golden, tolerances, write_golden
 from mvtool.ports import Precision, Runtime
 
 if TYPE_CHECKING:
     from mvtool.converters.source import Source
-    from mvtool.golden import Golden
     from mvtool.program import StreamProgram
 
 
@@ -72,7 +71,7 @@ def assemble(
     simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
     if calibration is not None and program.is_stream:
         calibration = calibration.model_copy(update={"state_ranges": describe(folder, STATE_RANGES_FILE)})
-    limits = tolerances(_quantized_limits(golden, folder, artifacts))
+    limits = tolerances(_quantized_limits(results.values()))
     manifest = BuildManifest(
         model=_provenance(source, program),
         options={key: _json(value) for key, value in options.items()},
@@ -134,25 +133,16 @@ def _provenance(source: Source, program: StreamProgram) -> ModelProvenance:
     )
 
 
-def _quantized_limits(golden: Golden, folder: Path, artifacts: tuple[ArtifactEntry, ...]) -> dict[Precision, float]:
+def _quantized_limits(results: Iterable[JobResult]) -> dict[Precision, float]:
     """For each quantized precision the widest tolerance that any simulation of the build needs."""
-    from mvtool.converters.program_io import load_program
-    from mvtool.quantization.pt2e import register_operators
-    from mvtool.runtimes import open_file
-    from mvtool.runtimes.pytorch import open_program
-
     limits: dict[Precision, float] = {}
-    for artifact in artifacts:
-        if not artifact.precision.quantized:
+    for result in results:
+        if result.ports is None or not result.ports.precision.quantized:
             continue
-        if artifact.runtime is Runtime.TFLITE:
-            session = open_file(folder / artifact.file)
-        else:
-            register_operators()
-            session = open_program(load_program(folder / REFERENCE_FOLDER / (artifact.simulation or "")))
-        found = max(limits.get(artifact.precision, 0.0), int8_tolerance(golden, session))
+        own = math.inf if result.golden_limit is None else result.golden_limit
+        found = max(limits.get(result.ports.precision, 0.0), own)
         # Three significant digits: the same build on another machine gives the same number.
-        limits[artifact.precision] = float(f"{found:.3g}")
+        limits[result.ports.precision] = float(f"{found:.3g}")
     return {precision: limit for precision, limit in limits.items() if math.isfinite(limit)}
 
 

@@ -74,6 +74,7 @@ class JobResult(Document):
         ports: Port manifest of the artifact.
         rewrites: What each rewrite did.
         delegation: What the emitter found out about delegation.
+        golden_limit: Error that a quantized artifact may have on the golden file; None where it is not finite.
         calibration: What was calibrated on, from a job of that kind.
         control: Set by the parent: which layers stay float and why.
         notes: Remarks for the user.
@@ -84,6 +85,7 @@ class JobResult(Document):
     ports: PortManifest | None = None
     rewrites: tuple[RewriteLine, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
+    golden_limit: float | None = None
     calibration: CalibrationEntry | None = None
     control: AccuracyControl | None = None
     notes: tuple[str, ...] = ()

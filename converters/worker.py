@@ -138,7 +138,7 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
 def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     from mvtool.converters.lowering import lower
     from mvtool.converters.recipe import recipe_for
-    from mvtool.converters.targets import EMITTERS
+    from mvtool.converters.targets import EMITTERS, golden_limit
     from mvtool.quantization.layers import Layers
 
     if job.target is None or job.precision is None:
@@ -147,6 +147,8 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
         program = lower(captured, recipe_for(job.target, job.precision), job.layout)
     exact = Layers.of(captured).weights(program, job.float_layers)
     emitted = EMITTERS[job.target](job, program, exact, stages)
+    with stages.stage("golden"):
+        limit = golden_limit(job, captured, emitted)
     rewrites = tuple(
         RewriteLine(
             name=r.name,
@@ -160,6 +162,7 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     return JobResult(
         ports=emitted.ports,
         delegation=emitted.delegation,
+        golden_limit=limit,
         rewrites=rewrites,
         notes=tuple(stages.notes),
         seconds=stages.seconds,
