@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,9 +63,9 @@ def tap_sums(
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, extents, stride, strict=True)
         )
-        everything = slice(None)
-        seen = grouped[(everything, everything, channel, *window)]
-        total.addcmul_(seen, weight[(everything, channel, *tap)].reshape(column))
+        seen: tuple[Any, ...] = (slice(None), slice(None), channel, *window)
+        factors: tuple[Any, ...] = (slice(None), channel, *tap)
+        total.addcmul_(grouped[seen], weight[factors].reshape(column))
     return total
 
 
