@@ -17,7 +17,7 @@ class Scaled(nn.Module):
         super().__init__()
         self.register_buffer("stored", torch.tensor([[1, -2], [3, 4]], dtype=torch.int8))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         weight = torch.ops.aten.mul.Tensor(torch.ops.aten._to_copy.default(self.stored, dtype=torch.float32), 0.1)
         first = torch.ops.aten.mm.default(torch.ops.aten.relu.default(x), weight)
         second = torch.ops.aten.mm.default(torch.ops.aten.relu.default(x), weight)
@@ -54,7 +54,7 @@ def test_equal_operators_become_one() -> None:
 
 def test_equal_operators_on_other_numbers_stay_two() -> None:
     class Two(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             double, triple = torch.ops.aten.mul.Tensor(x, 2.0), torch.ops.aten.mul.Tensor(x, 3.0)
             return torch.ops.aten.sub.Tensor(triple, double)
 
@@ -97,7 +97,7 @@ def test_random_and_writing_operators_are_not_folded() -> None:
             super().__init__()
             self.register_buffer("weight", torch.ones(100))
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             noise = torch.ops.aten.rand_like.default(self.weight)
             counted = torch.ops.aten.add_.Tensor(self.weight, 1.0)
             return torch.ops.aten.add.Tensor(torch.ops.aten.add.Tensor(x, noise), counted)
