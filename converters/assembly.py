@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,7 @@ from mvtool.build import (
     Build,
     BuildManifest,
     CalibrationEntry,
+    ConversionTimes,
     GoldenEntry,
     ModelProvenance,
     RequestedArtifact,
@@ -32,12 +33,11 @@ from mvtool.build import (
 )
 from mvtool.converters.jobs import JobResult
 from mvtool.converters.recipe import recipe_for
-from mvtool.golden import int8_tolerance, make_golden, tolerances, write_golden
+from mvtool.golden import make_golden, tolerances, write_golden
 from mvtool.ports import Precision, Runtime
 
 if TYPE_CHECKING:
     from mvtool.converters.source import Source
-    from mvtool.golden import Golden
     from mvtool.program import StreamProgram
 
 
@@ -49,6 +49,7 @@ def assemble(
     options: Mapping[str, object],
     requested: Sequence[tuple[Runtime, Precision]],
     calibration: CalibrationEntry | None = None,
+    times: Callable[[], ConversionTimes | None] = lambda: None,
 ) -> None:
     """Write `golden.npz` and `manifest.json` into `folder`, which holds the artifacts already.
 
@@ -60,6 +61,7 @@ def assemble(
         options: Options of the conversion that all artifacts share.
         requested: Target and precision of each artifact that was to be written.
         calibration: Of the int8 artifacts.
+        times: What the conversion has cost, asked when all else is done.
     """
     from mvtool.runtimes.pytorch import open_program
 
@@ -69,7 +71,7 @@ def assemble(
     simulations = tuple(_simulation(folder, a.simulation) for a in artifacts if a.simulation is not None)
     if calibration is not None and program.is_stream:
         calibration = calibration.model_copy(update={"state_ranges": describe(folder, STATE_RANGES_FILE)})
-    limits = tolerances(_quantized_limits(golden, folder, artifacts))
+    limits = tolerances(_quantized_limits(results.values()))
     manifest = BuildManifest(
         model=_provenance(source, program),
         options={key: _json(value) for key, value in options.items()},
@@ -79,6 +81,7 @@ def assemble(
         program=describe(folder, PROGRAM_FOLDER),
         simulations=simulations,
         golden=GoldenEntry(**describe(folder, GOLDEN_FILE).model_dump(), frames=golden.frames, tolerances=limits),
+        times=times(),
         tools=dict(tool_versions()),
     )
     Build(folder, manifest).save()
@@ -104,6 +107,7 @@ def artifact_entry(folder: Path, model: str, result: JobResult) -> ArtifactEntry
         simulation=name if simulated else None,
         seconds=result.seconds,
         trials=result.trials,
+        cpu_seconds=result.cpu_seconds,
     )
 
 
@@ -130,25 +134,16 @@ def _provenance(source: Source, program: StreamProgram) -> ModelProvenance:
     )
 
 
-def _quantized_limits(golden: Golden, folder: Path, artifacts: tuple[ArtifactEntry, ...]) -> dict[Precision, float]:
+def _quantized_limits(results: Iterable[JobResult]) -> dict[Precision, float]:
     """For each quantized precision the widest tolerance that any simulation of the build needs."""
-    from mvtool.converters.program_io import load_program
-    from mvtool.quantization.pt2e import register_operators
-    from mvtool.runtimes import open_file
-    from mvtool.runtimes.pytorch import open_program
-
     limits: dict[Precision, float] = {}
-    for artifact in artifacts:
-        if not artifact.precision.quantized:
+    for result in results:
+        if result.ports is None or not result.ports.precision.quantized:
             continue
-        if artifact.runtime is Runtime.TFLITE:
-            session = open_file(folder / artifact.file)
-        else:
-            register_operators()
-            session = open_program(load_program(folder / REFERENCE_FOLDER / (artifact.simulation or "")))
-        found = max(limits.get(artifact.precision, 0.0), int8_tolerance(golden, session))
+        own = math.inf if result.golden_limit is None else result.golden_limit
+        found = max(limits.get(result.ports.precision, 0.0), own)
         # Three significant digits: the same build on another machine gives the same number.
-        limits[artifact.precision] = float(f"{found:.3g}")
+        limits[result.ports.precision] = float(f"{found:.3g}")
     return {precision: limit for precision, limit in limits.items() if math.isfinite(limit)}
 
 

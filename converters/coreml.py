@@ -31,6 +31,7 @@ from mvtool.converters.coreml_tools import (
     remarks,
     without_validation,
 )
+from mvtool.converters.progress import part
 from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import InputPort, PortManifest, Precision, Runtime, TensorPort
 from mvtool.program import StreamProgram
@@ -91,7 +92,8 @@ def emit(
         draft = _convert(described, exported, precision, summed, Path(scratch), report)
         manifest = _finish(draft.specification, described, precision)
         write_package(draft.specification, draft.weights, path)
-    report(check_one_step(path, program, manifest))
+    with part("check"):
+        report(check_one_step(path, program, manifest))
     return manifest
 
 

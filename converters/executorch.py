@@ -25,6 +25,7 @@ import numpy as np
 
 from mvtool.converters.executorch_graph import biases_apart, spelled, with_int8_ports
 from mvtool.converters.executorch_lowering import PURPOSE, lower_to_executorch
+from mvtool.converters.progress import part
 from mvtool.errors import ConversionError, RuntimeLoadError, UsageError
 from mvtool.extras import require
 from mvtool.files import atomic_path
@@ -108,7 +109,8 @@ def emit(
     data, outside = _lower(ported, manifest)
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-        check_file(partial, program, ported, precision, report)
+        with part("check"):
+            check_file(partial, program, ported, precision, report)
     if outside:
         report(f"{len(outside)} operators run outside XNNPACK: {', '.join(sorted(set(outside)))}")
     return Emission(manifest, _delegates(path), tuple(outside))

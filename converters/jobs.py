@@ -79,23 +79,27 @@ class JobResult(Document):
         ports: Port manifest of the artifact.
         rewrites: What each rewrite did.
         delegation: What the emitter found out about delegation.
+        golden_limit: Error that a quantized artifact may have on the golden file; None where it is not finite.
         calibration: What was calibrated on, from a job of that kind.
         forms: Of single operators, as the artifact has them.
         trials: What was timed to choose them.
         control: Set by the parent: which layers stay float and why.
         notes: Remarks for the user.
         seconds: Wall time per stage.
+        cpu_seconds: Processor time per stage.
     """
 
     ports: PortManifest | None = None
     rewrites: tuple[RewriteLine, ...] = ()
     delegation: dict[str, JsonValue] = Field(default_factory=dict)
+    golden_limit: float | None = None
     calibration: CalibrationEntry | None = None
     forms: Forms = NO_FORMS
     trials: tuple[Trial, ...] = ()
     control: AccuracyControl | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: dict[str, float] = Field(default_factory=dict)
 
 
 class WorkerLine(Document):
@@ -105,6 +109,7 @@ class WorkerLine(Document):
         stage: Stage of the work.
         status: `failed` comes with the message and class of the error.
         seconds: With `done`.
+        cpu_seconds: With `done`.
         message: Remark, or the text of the error.
         error: Class name of an mvtool error, so that the parent raises the same.
     """
@@ -112,5 +117,6 @@ class WorkerLine(Document):
     stage: str
     status: Literal["start", "done", "failed"]
     seconds: float | None = None
+    cpu_seconds: float | None = None
     message: str | None = None
     error: str | None = None

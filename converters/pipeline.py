@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mvtool import labels as label_lists
 from mvtool.build import PROGRAM_FOLDER, REFERENCE_FOLDER, STATE_RANGES_FILE, Build, artifact_file_name
+from mvtool.converters import warm
 from mvtool.converters.accuracy_control import Control, Goal
 from mvtool.converters.destination import (
     check_destination,
@@ -35,6 +36,7 @@ from mvtool.converters.jobs import Job, JobResult
 from mvtool.converters.progress import Listener, stage
 from mvtool.converters.recipe import NO_FORMS, RECIPES, Forms, recorded_recipe
 from mvtool.converters.supervisor import JobFailure, Outcome, Supervisor
+from mvtool.converters.times import Times
 from mvtool.datasets.spec import is_generator
 from mvtool.errors import (
     CaptureError,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
     from mvtool.converters.rewrites.factorise import Rank
     from mvtool.converters.source import Source
+    from mvtool.forking import Template
     from mvtool.program import ModelInfo, StreamProgram
 
 STAGE_TIMEOUT_S = 600.0
@@ -194,7 +197,7 @@ def convert(
         VerificationError: The drop cannot be held.
         StorageError: A file cannot be written.
     """
-    tell: Listener = listener or (lambda event: None)
+    tell = Times(listener or (lambda event: None))
     request = _request(targets, precisions, calibration, stage_timeout_s, parallel, gate, labels, rewrite)
     request = replace(request, goal=_goal(request, max_drop, evaluation))
     (layout,) = _each(StateLayout, "state layout", [state_layout])
@@ -203,31 +206,33 @@ def convert(
     request = _with_forms(request, autotune, recipe)
     if out is not None:
         check_destination(destination_of(out, ""))
-    with stage(tell, "load"):
-        chosen = {"num_classes": num_classes, "resolution": resolution}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        if twice := sorted(given.keys() & (kwargs or {}).keys()):
-            raise UsageError(
-                f"{', '.join(twice)} is given twice, as an option and among the factory's arguments; give it once."
-            )
-        arguments = {**(kwargs or {}), **given}
-        source = _load(model, weights, arguments, gate, frames, labels)
-    destination = destination_of(out, source.info.name)
-    check_destination(destination)
+    threads = max(1, (os.cpu_count() or 1) // request.parallel)
+    with warm.template((target for target, _ in request.artifacts), threads) as template:
+        with stage(tell, "load"):
+            chosen = {"num_classes": num_classes, "resolution": resolution}
+            given = {name: value for name, value in chosen.items() if value is not None}
+            if twice := sorted(given.keys() & (kwargs or {}).keys()):
+                raise UsageError(
+                    f"{', '.join(twice)} is given twice, as an option and among the factory's arguments; give it once."
+                )
+            arguments = {**(kwargs or {}), **given}
+            source = _load(model, weights, arguments, gate, frames, labels)
+        destination = destination_of(out, source.info.name)
+        check_destination(destination)
 
-    def take(one: Source) -> StreamProgram:
-        return _capture(one, inputs, states, preprocessing, initial, forward_kwargs)
+        def take(one: Source) -> StreamProgram:
+            return _capture(one, inputs, states, preprocessing, initial, forward_kwargs)
 
-    factoring = _factoring(request, rewrite, source, take, tell)
-    with stage(tell, "capture"), single_threaded_torch():
-        program = take(source) if factoring is None else _factorised(source, take, *factoring)
-    _check_labels(program, labels)
-    with work_folder(destination) as work:
-        staging = work / "build"
-        outcomes = _run_jobs(request, program, staging, work / "jobs", tell)
-        if request.goal is not None:
-            outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell)
-        return _finish(request, source, program, staging, destination, outcomes, tell)
+        factoring = _factoring(request, rewrite, source, take, tell)
+        with stage(tell, "capture"), single_threaded_torch():
+            program = take(source) if factoring is None else _factorised(source, take, *factoring)
+        _check_labels(program, labels)
+        with work_folder(destination) as work:
+            staging = work / "build"
+            outcomes = _run_jobs(request, program, staging, work / "jobs", tell, template)
+            if request.goal is not None:
+                outcomes = _controlled(request, request.goal, program, staging, work, outcomes, tell, template)
+            return _finish(request, source, program, staging, destination, outcomes, tell, template)
 
 
 def _request(
@@ -429,14 +434,17 @@ def _shapes(specs: Sequence[InputSpec]) -> str:
 
 
 def _run_jobs(
-    request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener
+    request: Request, program: StreamProgram, staging: Path, scratch: Path, tell: Listener, template: Template | None
 ) -> dict[str, Outcome]:
     from mvtool.converters.program_io import save_program
 
     folder = staging / PROGRAM_FOLDER
-    save_program(program, folder)
+    with stage(tell, "save"):
+        save_program(program, folder)
+    if template is not None:
+        template.prepare(warm.REMEMBER, str(folder))
     jobs, needs = _plan(request, program.info.name, staging, scratch / SHARED)
-    return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell).run(jobs, needs)
+    return Supervisor(scratch, request.parallel, request.stage_timeout_s, tell, template=template).run(jobs, needs)
 
 
 def _controlled(
@@ -447,6 +455,7 @@ def _controlled(
     work: Path,
     outcomes: Mapping[str, Outcome],
     tell: Listener,
+    template: Template | None,
 ) -> dict[str, Outcome]:
     """The outcomes with int8 artifacts that keep the accuracy."""
     jobs, _ = _plan(request, program.info.name, staging, work / "jobs" / SHARED)
@@ -458,7 +467,8 @@ def _controlled(
     def emit(job: Job) -> Outcome:
         name = f"{job.target}_{job.precision}"
         scratch = work / f"control_{next(numbers)}"
-        return Supervisor(scratch, 1, request.stage_timeout_s, tell).run({name: job}, {})[name]
+        supervisor = Supervisor(scratch, 1, request.stage_timeout_s, tell, template=template)
+        return supervisor.run({name: job}, {})[name]
 
     shared = work / "jobs" / SHARED
     return Control(goal, program, staging, shared, emit, tell, request.parallel).hold(jobs, outcomes)
@@ -519,7 +529,8 @@ def _finish(
     staging: Path,
     destination: Path,
     outcomes: Mapping[str, Outcome],
-    tell: Listener,
+    tell: Times,
+    template: Template | None,
 ) -> Build:
     from mvtool.converters.assembly import assemble
 
@@ -531,8 +542,18 @@ def _finish(
     calibration = calibrated.calibration if isinstance(calibrated, JobResult) else None
     for note in () if calibration is None else calibration.notes:
         _LOG.warning(note)
+    int8 = sum(r.ports is not None and r.ports.precision is Precision.INT8 for r in results.values())
     with stage(tell, "golden"), single_threaded_torch():
-        assemble(source, program, staging, results, request.options, request.artifacts, calibration)
+        assemble(
+            source,
+            program,
+            staging,
+            results,
+            request.options,
+            request.artifacts,
+            calibration,
+            lambda: tell.report(template, len(outcomes), int8),
+        )
     # What cannot be complete does not replace what may be.
     place = partial_of(destination) if failures and destination.exists() else destination
     check_replaceable(place)

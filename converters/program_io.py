@@ -20,9 +20,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mvtool.converters.pt2 import load_exported
+from mvtool.converters.pt2 import load_exported, save_exported
 from mvtool.errors import ConversionError, StorageError
-from mvtool.extras import require
 from mvtool.files import atomic_path
 from mvtool.ports import Document, InputPort, LogicalState, OutputPort, StateForm, TensorPort
 from mvtool.program import ModelInfo, RewriteReport, Slots, StateSpec, StreamProgram
@@ -61,7 +60,6 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
     """
     from safetensors.numpy import save
 
-    torch = require("torch", "to save an exported graph")
     target = Path(folder)
     document = _Program(
         info=program.info,
@@ -80,7 +78,7 @@ def save_program(program: StreamProgram, folder: str | os.PathLike[str]) -> Path
             _forget_history(program)
             # Through memory: on a full disk torch's own writer ends the process instead of raising.
             graph = io.BytesIO()
-            torch.export.save(program.exported, graph)
+            save_exported(program.exported, graph)
             (folder_in_progress / GRAPH_FILE).write_bytes(graph.getbuffer())
             (folder_in_progress / INITIAL_FILE).write_bytes(save(initial))
             (folder_in_progress / JSON_FILE).write_text(document.model_dump_json(indent=1), "utf-8")

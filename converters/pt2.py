@@ -7,12 +7,16 @@ told to unpickle tensors only.
 
 from __future__ import annotations
 
+import functools
 import os
+import typing
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
+from unittest import mock
 
 from mvtool.extras import require
 
@@ -34,7 +38,7 @@ def load_exported(path: Path) -> ExportedProgram:
     """
     torch = require("torch", "to load an exported program")
     _inspect(path)
-    with _tensors_only():
+    with _tensors_only(), _quickly():
         try:
             program: ExportedProgram = torch.export.load(path)
         except OSError:
@@ -42,6 +46,47 @@ def load_exported(path: Path) -> ExportedProgram:
         except Exception as error:
             raise ValueError(f"torch.export.load refuses it: {type(error).__name__}: {error}") from error
     return program
+
+
+def save_exported(program: ExportedProgram, stream: IO[bytes]) -> None:
+    """Write an exported program; the same program gives the same bytes."""
+    torch = require("torch", "to save an exported program")
+    with _quickly():
+        torch.export.save(program, stream)
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """Spare torch's serializer its needless work; what it reads and writes stays the same to the byte.
+
+    For every value it reads it asks anew for the types of a class, half of its time. To test itself it makes a canonical form of
+    what it is about to write, which it throws away, two thirds of its time (torch 2.13).
+    """
+    from torch._export.serde import schema, serialize
+
+    @functools.cache
+    def hints(kind: type) -> dict[str, Any]:
+        return typing.get_type_hints(kind, globalns=vars(schema))
+
+    def known(kind: type, globalns: dict[str, Any] | None = None) -> dict[str, Any]:
+        return hints(kind) if globalns is vars(schema) else typing.get_type_hints(kind, globalns=globalns)
+
+    with (
+        mock.patch.object(serialize, "typing", _Instead(typing, get_type_hints=known)),
+        mock.patch.object(serialize, "canonicalize", lambda program, constants=None: program),
+    ):
+        yield
+
+
+class _Instead:
+    """A module with some of its functions exchanged."""
+
+    def __init__(self, module: ModuleType, **functions: Callable[..., Any]) -> None:
+        self._module = module
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _inspect(path: Path) -> None:

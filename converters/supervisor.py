@@ -22,11 +22,14 @@ from pydantic import ValidationError
 
 from mvtool.converters.jobs import JOB_FILE, LOG_FILE, RESULT_FILE, Job, JobResult, WorkerLine
 from mvtool.converters.progress import Listener, StageEvent
+from mvtool.forking import ForkedProcess, Template, TemplateGone
 from mvtool.parent import as_parent
 
 LOG_TAIL_LINES = 12
 # -P: a `random.py` in the folder where the user works must not take the place of Python's own.
 WORKER = (sys.executable, "-P", "-m", "mvtool.converters.worker")
+WORK = "mvtool.converters.worker:main"
+"""The same, as a function for a process that is forked."""
 _STARTING = "start"
 
 
@@ -55,12 +58,17 @@ class _Running:
     name: str
     job: Job
     folder: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] | ForkedProcess
     log: IO[bytes]
-    stage: str = _STARTING
+    stages: list[str] = field(default_factory=lambda: [_STARTING])
     stage_began: float = field(default_factory=time.monotonic)
     error: WorkerLine | None = None
     timed_out: bool = False
+
+    @property
+    def stage(self) -> str:
+        """The innermost stage that is going on, or the last that was."""
+        return self.stages[-1]
 
 
 class Supervisor:
@@ -72,6 +80,7 @@ class Supervisor:
         stage_timeout_s: Longest time of one stage.
         listener: Told of every stage.
         command: Starts a worker; the job folder is appended.
+        template: Workers are forked from it instead, as long as it lives.
     """
 
     def __init__(
@@ -81,12 +90,14 @@ class Supervisor:
         stage_timeout_s: float,
         listener: Listener,
         command: Sequence[str] = WORKER,
+        template: Template | None = None,
     ) -> None:
         self._folder = folder
         self._parallel = parallel
         self._timeout_s = stage_timeout_s
         self._listener = listener
         self._command = command
+        self._template = template
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
 
     def run(self, jobs: Mapping[str, Job], needs: Mapping[str, str]) -> dict[str, Outcome]:
@@ -130,23 +141,30 @@ class Supervisor:
         folder.mkdir(parents=True)
         (folder / JOB_FILE).write_text(job.model_dump_json())
         log = (folder / LOG_FILE).open("wb")
-        process = subprocess.Popen(
+        process = self._process(folder, job, log)
+        threading.Thread(target=self._read, args=(name, process), daemon=True).start()
+        return _Running(name, job, folder, process, log)
+
+    def _process(self, folder: Path, job: Job, log: IO[bytes]) -> subprocess.Popen[bytes] | ForkedProcess:
+        if self._template is not None:
+            try:
+                return self._template.start(WORK, str(folder), log)
+            except TemplateGone:
+                self._template = None
+        return subprocess.Popen(
             [*self._command, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
             start_new_session=True,
-            env={**os.environ, **as_parent(), "OMP_NUM_THREADS": str(job.threads), "PYTHONHASHSEED": "0"},
+            env={**os.environ, **as_parent(), **environment(job.threads)},
         )
-        threading.Thread(target=self._read, args=(name, process), daemon=True).start()
-        return _Running(name, job, folder, process, log)
 
-    def _read(self, name: str, process: subprocess.Popen[str]) -> None:
+    def _read(self, name: str, process: subprocess.Popen[bytes] | ForkedProcess) -> None:
         if process.stdout is not None:
             with process.stdout as lines:
                 for line in lines:
-                    self._lines.put((name, line))
+                    self._lines.put((name, line.decode("utf-8", "replace")))
         process.wait()
         self._lines.put((name, None))
 
@@ -172,11 +190,13 @@ class Supervisor:
             return
         active.stage_began = time.monotonic()
         if line.status == "start":
-            active.stage = line.stage
+            active.stages.append(line.stage)
+        if line.status == "done" and active.stages[-2] is not _STARTING:
+            active.stages.pop()
         if line.status == "failed":
             active.error = line
             return
-        self._tell(active, line.stage, line.status, line.seconds, line.message)
+        self._tell(active, line.stage, line.status, line.seconds, line.message, line.cpu_seconds)
 
     def _outcome(self, active: _Running) -> Outcome:
         result = active.folder / RESULT_FILE
@@ -193,7 +213,7 @@ class Supervisor:
         if active.timed_out:
             text = f"took longer than {self._timeout_s:.0f} s and was stopped. Give more time with --stage-timeout."
         else:
-            text = _death(active.process.returncode)
+            text = _death(active.process.wait())
         return JobFailure(active.job, active.stage, f"{text} Last output:\n{_tail(active.folder / LOG_FILE)}")
 
     def _stop_late(self, running: dict[str, _Running]) -> None:
@@ -202,13 +222,26 @@ class Supervisor:
                 active.timed_out = True
                 _kill(active.process)
 
-    def _tell(self, active: _Running, stage: str, status: str, seconds: float | None, message: str | None) -> None:
+    def _tell(
+        self,
+        active: _Running,
+        stage: str,
+        status: str,
+        seconds: float | None,
+        message: str | None,
+        cpu_seconds: float | None = None,
+    ) -> None:
         job = active.job
         target, precision = job.target and job.target.value, job.precision and job.precision.value
-        self._listener(StageEvent(target, precision, stage, status, seconds, message))  # type: ignore[arg-type]
+        self._listener(StageEvent(target, precision, stage, status, seconds, message, cpu_seconds))  # type: ignore[arg-type]
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def environment(threads: int) -> dict[str, str]:
+    """What the environment of workers with so many threads has beside that of this process."""
+    return {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+
+
+def _kill(process: subprocess.Popen[bytes] | ForkedProcess) -> None:
     """End the process and what it started; it leads a session of its own."""
     if process.poll() is None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,10 +29,12 @@ class Emitted:
     Attributes:
         ports: Its port manifest.
         delegation: What is known of its delegation.
+        simulation: The quantized PyTorch program that it was made from, where there is one.
     """
 
     ports: PortManifest
     delegation: dict[str, JsonValue] = field(default_factory=dict)
+    simulation: StreamProgram | None = None
 
 
 def _tflite(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
@@ -66,7 +69,7 @@ def _executorch(job: Job, program: StreamProgram, exact: frozenset[str], stages:
     found: dict[str, JsonValue] = {"delegates": emission.delegates, "operators_outside": outside}
     if quantized is not None and (left := quantized.float_weights()):
         found["float_weights"] = {**left}
-    return Emitted(emission.manifest, found)
+    return Emitted(emission.manifest, found, None if quantized is None else quantized.program)
 
 
 def _coreml(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> Emitted:
@@ -76,7 +79,8 @@ def _coreml(job: Job, program: StreamProgram, exact: frozenset[str], stages: Sta
     if precision.quantized:
         program = _quantized(job, program, exact, stages).program
     with stages.stage("emit"):
-        return Emitted(coreml.emit(program, _output(job), precision, report=stages.note))
+        ports = coreml.emit(program, _output(job), precision, report=stages.note)
+    return Emitted(ports, simulation=program if precision.quantized else None)
 
 
 def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: Stages) -> QuantizedProgram:
@@ -92,8 +96,25 @@ def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: 
             quantized = quantize(program, calibration, ranges, exact)
         else:
             quantized = quantize_weights(program, WEIGHTS[job.target, _precision(job)])
+    with stages.stage("save"):
         quantized.save(Path(job.simulation))
     return quantized
+
+
+def golden_limit(job: Job, captured: StreamProgram, emitted: Emitted) -> float | None:
+    """Error that a quantized artifact may have on the golden file; None where none is defined.
+
+    Its simulation is at hand here; whoever assembles the build would have to read it again.
+    """
+    from mvtool.golden import int8_tolerance, make_golden
+    from mvtool.runtimes import open_file
+    from mvtool.runtimes.pytorch import open_program
+
+    if not _precision(job).quantized:
+        return None
+    session = open_file(_output(job)) if emitted.simulation is None else open_program(emitted.simulation)
+    found = int8_tolerance(make_golden(open_program(captured)), session)
+    return found if math.isfinite(found) else None
 
 
 def _precision(job: Job) -> Precision:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mvtool.converters.progress import part
 from mvtool.converters.tflite_check import smoke_check
 from mvtool.converters.tflite_export import export_float
 from mvtool.converters.tflite_repairs import name_tensors, repair
@@ -77,7 +78,8 @@ def emit(
     graph.set_metadata(METADATA_NAME, manifest.to_json())
     data = graph.serialise()
     seen = None if quantization is None else quantization.calibration.clips[0][0]
-    smoke_check(data, program, manifest, seen)
+    with part("check"):
+        smoke_check(data, program, manifest, seen)
     write_atomic(path, data)
     return manifest
 

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 from mvtool.build import CalibrationEntry
 from mvtool.converters.jobs import JOB_FILE, RESULT_FILE, Job, JobResult, RewriteLine, WorkerLine
 from mvtool.converters.lazy_code import code_when_wanted
+from mvtool.converters.progress import timing_parts
 from mvtool.errors import ConversionError, MvtoolError, StorageError
 from mvtool.parent import end_with_parent
 from mvtool.ports import Runtime
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mvtool.converters.targets import Emitted
     from mvtool.program import StreamProgram
 
+_remembered: dict[str, StreamProgram] = {}
+
 
 class Stages:
     """Tells the parent of stages, and keeps their times."""
@@ -38,19 +41,27 @@ class Stages:
         self._lines = lines
         self.current = "start"
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self._inside = (0.0, 0.0)
         self.notes: list[str] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; a failure leaves it as the current one."""
-        self.current = name
+        """Time a stage, without its parts, which are stages too; a failure leaves it as the current one."""
+        outer, self.current = self.current, name
         self._send(WorkerLine(stage=name, status="start"))
-        began = time.perf_counter()
-        noted = len(self.notes)
-        yield
-        self.seconds[name] = round(time.perf_counter() - began, 3)
+        began, used, noted = time.perf_counter(), time.process_time(), len(self.notes)
+        before, self._inside = self._inside, (0.0, 0.0)
+        with timing_parts(self.stage):
+            yield
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        inside, self._inside = self._inside, (before[0] + wall, before[1] + cpu)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + wall - inside[0], 3)
+        self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0.0) + cpu - inside[1], 3)
         message = "; ".join(self.notes[noted:]) or None
-        self._send(WorkerLine(stage=name, status="done", seconds=self.seconds[name], message=message))
+        times = {"seconds": round(wall - inside[0], 3), "cpu_seconds": round(cpu - inside[1], 3)}
+        self._send(WorkerLine(stage=name, status="done", message=message, **times))
+        self.current = outer
 
     def note(self, message: str) -> None:
         """A remark for the user."""
@@ -86,6 +97,13 @@ def main(folder: str) -> int:
     return 0
 
 
+def remember(folder: str) -> None:
+    """Load the program of jobs that forked copies of this process will do."""
+    from mvtool.converters.program_io import load_program
+
+    _remembered[folder] = load_program(folder)
+
+
 def run(job: Job, stages: Stages) -> JobResult:
     """Do one job in this process."""
     with stages.stage("load"):
@@ -94,7 +112,7 @@ def run(job: Job, stages: Stages) -> JobResult:
         from mvtool.converters.program_io import load_program
 
         torch.set_num_threads(job.threads)
-        program = load_program(job.program)
+        program = _remembered.get(job.program) or load_program(job.program)
     if job.kind == "calibrate":
         return _calibrate(job, program, stages)
     with code_when_wanted():
@@ -117,12 +135,18 @@ def _calibrate(job: Job, program: StreamProgram, stages: Stages) -> JobResult:
         steps=calibration.steps,
         notes=calibration.notes,
     )
-    return JobResult(calibration=entry, notes=tuple(stages.notes), seconds=stages.seconds)
+    return JobResult(
+        calibration=entry, notes=tuple(stages.notes), seconds=stages.seconds, cpu_seconds=stages.cpu_seconds
+    )
 
 
 def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
+    from mvtool.converters.targets import golden_limit
+
     made = _made(job, captured, stages)
     program, emitted = made.program, made.emitted
+    with stages.stage("golden"):
+        limit = golden_limit(job, captured, emitted)
     rewrites = tuple(
         RewriteLine(
             name=r.name,
@@ -136,11 +160,13 @@ def _emit(job: Job, captured: StreamProgram, stages: Stages) -> JobResult:
     return JobResult(
         ports=emitted.ports,
         delegation=emitted.delegation,
+        golden_limit=limit,
         rewrites=rewrites,
         forms=made.forms,
         trials=made.trials,
         notes=tuple(stages.notes),
         seconds=stages.seconds,
+        cpu_seconds=stages.cpu_seconds,
     )
 
 

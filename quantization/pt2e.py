@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from mvtool.converters.progress import part
 from mvtool.errors import ConversionError, UsageError
 from mvtool.extras import require
 from mvtool.ports import AnyArray, Quantization, TensorPort
@@ -148,7 +149,8 @@ def quantize(
     register_operators()
     shared = port_ranges(program, calibration) if ranges is None else ranges
     module = open_graph(program)
-    found = observe(program, module, calibration)
+    with part("calibration"):
+        found = observe(program, module, calibration)
     found.update({name: shared[port.name] for port, name in _port_names(program, module) if port.name in shared})
     plan = make_plan(program, module, found, exact)
     ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
+from mvtool.converters.progress import part
 from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
 from mvtool.ports import Precision, Quantization, Runtime
@@ -69,7 +70,8 @@ def quantize(graph: Graph, program: StreamProgram, settings: TFLiteQuantization)
     """
     ranges = settings.ranges or port_ranges(program, settings.calibration)
     # Serialising drops unused tensors, so it comes before anything is named by its index.
-    observed = observe(graph.serialise(), program, settings.calibration)
+    with part("calibration"):
+        observed = observe(graph.serialise(), program, settings.calibration)
     exact = frozenset(fingerprint(value) for name, value in constants(program).items() if name in settings.exact)
     domains = decide(graph, _int8_tensors(graph, program), _float_states(graph, program), exact)
     ranges = _with_what_states_share(graph, program, domains, observed, ranges)

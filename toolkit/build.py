@@ -220,6 +220,32 @@ class Trial(Document):
     chosen: bool
 
 
+class StageTime(Document):
+    """What a stage cost.
+
+    Attributes:
+        seconds: Wall time.
+        cpu_seconds: Processor time of the process that did it.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+class ConversionTimes(Document):
+    """What a conversion cost beside its artifacts, which say their own times.
+
+    Attributes:
+        seconds: Wall time from its begin until the manifest was written.
+        stages: Stages that all artifacts share.
+        reused: What was made once and used several times, one sentence each.
+    """
+
+    seconds: float
+    stages: dict[str, StageTime]
+    reused: tuple[str, ...] = ()
+
+
 class ArtifactEntry(FileEntry):
     """One artifact.
 
@@ -232,7 +258,8 @@ class ArtifactEntry(FileEntry):
         delegation: How much of it the accelerated path takes, as the emitter measured it.
         control: Which layers stay float and why, where a largest drop of the accuracy was given.
         simulation: `name` of the quantized PyTorch program it is held against (int8 weights of ExecuTorch and Core ML).
-        seconds: Conversion time per stage.
+        seconds: Conversion time per stage, wall time.
+        cpu_seconds: Processor time of the same stages; empty in a build of an mvtool that did not record it.
         trials: Forms of operators that were timed to choose the recipe.
     """
 
@@ -245,6 +272,7 @@ class ArtifactEntry(FileEntry):
     control: AccuracyControl | None = None
     simulation: str | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+    cpu_seconds: dict[str, float] = Field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
 
     @model_validator(mode="after")
@@ -309,6 +337,7 @@ class BuildManifest(Document):
         program: The captured PyTorch program.
         simulations: Quantized PyTorch programs.
         golden: The golden file.
+        times: What the conversion cost beside its artifacts; None in a build of an mvtool that did not record it.
         verification: Result of the last `mvtool verify`.
         tools: Versions of mvtool and of the frameworks that wrote the build.
     """
@@ -324,6 +353,7 @@ class BuildManifest(Document):
     program: FileEntry
     simulations: tuple[SimulationEntry, ...] = ()
     golden: GoldenEntry
+    times: ConversionTimes | None = None
     verification: Verification | None = None
     tools: dict[str, str] = Field(default_factory=dict)
 

@@ -92,10 +92,16 @@ def test_stages_are_told_with_their_times(build: tuple[Build, list[StageEvent]])
     made, events = build
     done = [(e.target, e.precision, e.stage) for e in events if e.status == "done"]
     shared = [stage for target, _, stage in done if target is None]
-    assert shared == ["load", "capture", "load", "calibrate", "golden"]
+    assert shared == ["load", "capture", "save", "load", "calibrate", "golden"]
     assert ("tflite", "int8", "emit") in done
     assert all(e.seconds is not None and e.seconds >= 0 for e in events if e.status == "done")
-    assert set(made.artifact("tflite", "fp32").seconds) >= {"load", "lower", "emit"}
+    for precision, own in (("fp32", set[str]()), ("int8", {"calibration"})):
+        entry = made.artifact("tflite", precision)
+        assert set(entry.seconds) == set(entry.cpu_seconds) >= {"load", "lower", "emit", "check", "golden", *own}
+    times = made.manifest.times
+    assert times is not None
+    assert set(times.stages) >= {"load", "capture", "save", "calibrate", "golden"}
+    assert all(stage.cpu_seconds >= 0 for stage in times.stages.values())
 
 
 def test_rewrites_and_delegation_are_on_record(build: tuple[Build, list[StageEvent]]) -> None:

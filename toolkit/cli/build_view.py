@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,9 @@ from mvtool.build import ArtifactEntry, Build, BuildManifest, RewriteEntry, Tria
 from mvtool.cli import console
 from mvtool.running import UNTRAINED
 from mvtool.verification.report import Verification
+
+SHOWN_S = 0.05
+"""Stages that took less are not listed."""
 
 
 def title(build: Build) -> Text:
@@ -88,6 +91,26 @@ def _together(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(found.values())
 
 
+def print_times(manifest: BuildManifest, to: Console) -> None:
+    """What each stage cost, of the conversion and of each artifact, and what was used several times."""
+    if manifest.times is None:
+        return
+    listing = console.table("made", "stages, in seconds", "wall", "CPU", right=("wall", "CPU"))
+    shared = manifest.times.stages
+    wall = {name: time.seconds for name, time in shared.items()}
+    _add_times(listing, "for all artifacts", wall, {name: time.cpu_seconds for name, time in shared.items()})
+    for entry in manifest.artifacts:
+        _add_times(listing, entry.file, entry.seconds, entry.cpu_seconds)
+    to.print(listing)
+    for line in manifest.times.reused:
+        to.print(Text(f"reused: {line}", style="dim"), soft_wrap=True)
+
+
+def _add_times(listing: Table, what: str, wall: Mapping[str, float], cpu: Mapping[str, float]) -> None:
+    named = " · ".join(f"{name} {seconds:.1f}" for name, seconds in wall.items() if seconds >= SHOWN_S)
+    console.add_row(listing, what, named, f"{sum(wall.values()):.1f}", f"{sum(cpu.values()):.1f}" if cpu else "-")
+
+
 def print_control(manifest: BuildManifest, to: Console) -> None:
     """What an int8 artifact lost, and which layers stayed float so that it lost no more."""
     for entry in manifest.artifacts:
@@ -109,7 +132,7 @@ def print_control(manifest: BuildManifest, to: Console) -> None:
 def print_verification(verification: Verification, to: Console) -> None:
     """One row per artifact, the signal-to-noise ratios, and every failure in full."""
     step, steps = verification.step, f"{verification.step}s"
-    listing = console.table("file", "verdict", "engine", steps, "worst error", "seconds", right=(steps, "seconds"))
+    listing = console.table("file", "verdict", "engine", steps, "worst error", "CPU s", right=(steps, "CPU s"))
     for report in verification.artifacts:
         verdict = Text("verified", style="green") if report.passed else Text("FAILED", style="bold red")
         measured = [check for check in report.checks if check.worst is not None and check.limit]
@@ -125,6 +148,10 @@ def print_verification(verification: Verification, to: Console) -> None:
         if report.snr:
             ratios = " · ".join(f"{step} {s.frame} {s.outputs_db:.1f} dB" for s in report.snr)
             to.print(Text(f"{report.file} against fp32 PyTorch: {ratios}", style="dim"), soft_wrap=True)
+    stages = " · ".join(f"{name} {seconds:.1f}" for name, seconds in verification.stages.items())
+    spent = f"{verification.seconds:.1f} s" + (f": {stages}" if stages else "")
+    spent += f"; processor time of the artifacts {sum(report.seconds for report in verification.artifacts):.1f} s"
+    to.print(Text(spent, style="dim"), soft_wrap=True)
     for line in verification.failures:
         to.print(Text(line, style="red"), soft_wrap=True)
     to.print(Text(verification.summary(), style="bold"), soft_wrap=True)

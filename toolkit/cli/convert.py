@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvtool.cli import console, progress
-from mvtool.cli.build_view import artifacts_table, print_control, print_rewrites, print_trials, title
+from mvtool.cli.build_view import artifacts_table, print_control, print_rewrites, print_times, print_trials, title
 from mvtool.cli.options import PRECISIONS, RUNTIMES, json_option, listed_option
 from mvtool.errors import UsageError
 
@@ -99,7 +99,9 @@ STATE_LAYOUTS = ("shift", "ring")
     type=click.FloatRange(min=1),
     help="Seconds per stage.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="List every rewrite, what it changed and what it left alone.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="List every rewrite with what it changed, and what each stage cost."
+)
 @json_option("Print the build manifest.")
 def command(
     model: str,
@@ -179,6 +181,7 @@ def command(
     to = console.stdout()
     if verbose:
         print_rewrites(build.manifest, to)
+        print_times(build.manifest, to)
     to.print(title(build))
     to.print(artifacts_table(build))
     print_trials(build.manifest, to)

@@ -11,6 +11,9 @@ from mvtool.ports import AnyArray, Precision, Runtime, contiguous
 from mvtool.program import StreamProgram
 from mvtool.runtimes.base import PortSession
 
+PURE = "mvtool_is_pure"
+"""Attribute of functions of ours in a graph that compute their result from their arguments alone."""
+
 GraphEdit = Callable[[Any], None]
 """Changes a `torch.fx.GraphModule` in place."""
 
@@ -40,6 +43,8 @@ class TorchExecutable:
         self._call = program.exported.module()
         if edit is not None:
             edit(self._call)
+        merge_equals(self._call)
+        fold_constants(self._call)
         self._outputs = program.output_ports
 
     def run(self, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
@@ -58,6 +63,93 @@ class TorchExecutable:
         # A graph may return its input or a view of one buffer twice; the copies make every result its own.
         arrays = [tensor.detach().contiguous().numpy().copy() for tensor in flat]
         return [array.reshape(port.shape) for array, port in zip(arrays, self._outputs, strict=True)]
+
+
+def fold_constants(module: Any) -> int:
+    """Compute once what a graph would compute from its weights at every call, such as int8 weights as real numbers.
+
+    Args:
+        module: A `torch.fx.GraphModule`; changed in place. Its results stay the same to the bit.
+
+    Returns:
+        How many operators were computed.
+    """
+    torch = require("torch", "to execute the reference program")
+    values: dict[Any, Any] = {}
+    folded = 0
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr":
+            values[node] = _attribute(module, node.target)
+        elif _is_pure(torch, node) and node.all_input_nodes and all(n in values for n in node.all_input_nodes):
+            arguments, named = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            with torch.no_grad():
+                values[node] = node.target(*arguments, **named)
+            folded += 1
+    for node, value in values.items():
+        readers = {reader for reader in node.users if reader not in values}
+        if node.op != "get_attr" and readers:
+            _hold(torch, module, node, value, readers)
+    if folded:
+        module.graph.eliminate_dead_code()
+        module.recompile()
+    return folded
+
+
+def merge_equals(module: Any) -> int:
+    """Compute once what a graph computes several times, such as the real numbers of an int8 value for each of its readers.
+
+    Args:
+        module: A `torch.fx.GraphModule`; changed in place. Its results stay the same to the bit.
+
+    Returns:
+        How many operators fell away.
+    """
+    torch = require("torch", "to execute the reference program")
+    first: dict[tuple[Any, str], Any] = {}
+    merged = 0
+    for node in list(module.graph.nodes):
+        if node.op != "get_attr" and not (node.all_input_nodes and _is_pure(torch, node)):
+            continue
+        # Nodes are written by their names here, which are unique; numbers and types by their values.
+        same = first.setdefault((node.target, repr((node.args, sorted(node.kwargs.items())))), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            module.graph.erase_node(node)
+            merged += 1
+    if merged:
+        module.recompile()
+    return merged
+
+
+def _is_pure(torch: Any, node: Any) -> bool:
+    """Whether a node computes its result from its arguments alone and leaves them as they are."""
+    if node.op != "call_function":
+        return False
+    if getattr(node.target, PURE, False):
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return not node.target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in node.target.tags
+
+
+def _attribute(module: Any, path: str) -> Any:
+    value = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _hold(torch: Any, module: Any, node: Any, value: Any, readers: set[Any]) -> None:
+    """Let `readers` read the value of a node as a constant."""
+    if not isinstance(value, torch.Tensor):
+        return
+    name = f"_folded_{node.name}"
+    module.register_buffer(name, value, persistent=False)
+    with module.graph.inserting_before(node):
+        constant = module.graph.get_attr(name)
+    constant.meta = dict(node.meta)
+    for reader in readers:
+        reader.replace_input_with(node, constant)
 
 
 def _input_shapes(program: StreamProgram) -> list[tuple[int, ...]]:

@@ -96,11 +96,15 @@ class Examination:
             self.replay = replay
 
     def _replay(self, session: Session) -> Replay:
-        simulation = None
         listed = self._listed
         if listed.precision.quantized:
             simulation = find_simulation(listed.runtime, listed.precision, self._job.artifact, self._job.simulation)
-        return Replay(session, simulation, self._job.steps)
+            from mvtool.converters.lazy_code import code_when_wanted
+
+            # Two graphs are edited in a dozen places each before they run.
+            with code_when_wanted():
+                return Replay(session, simulation, self._job.steps)
+        return Replay(session, None, self._job.steps)
 
     def step(self, command: Step) -> Iterator[CheckResult]:
         """Replay one step; a result comes with the first one, and when one fails.

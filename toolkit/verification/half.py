@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvtool.ports import StateForm
+from mvtool.runtimes.pytorch import PURE
+from mvtool.runtimes.tap_sums import convolution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +46,7 @@ def half_precision(program: StreamProgram) -> Callable[[Any], None]:
             if _operator(node) == "quantize_per_tensor":
                 node.target = quantize
             if _operator(node) in SUMS:
-                node.target = _wide(node.target)
+                _widen(module.graph, node)
             if node not in exact and _is_float_result(node):
                 _round_after(module.graph, node)
         module.recompile()
@@ -69,20 +71,36 @@ def quantize(value: Tensor, scale: float, zero_point: int, low: int, high: int, 
     return (steps_of(value, scale).round() + zero_point).clamp(low, high).to(dtype)
 
 
+def _widen(graph: Any, node: Any) -> None:
+    """Compute sums in float64: the order of their terms then makes no difference to their float16 rounding."""
+    with graph.inserting_before(node):
+        node.args = tuple(graph.call_function(to_wide, (a,)) if isinstance(a, type(node)) else a for a in node.args)
+    node.target = _wide(node.target)
+
+
 def _wide(target: Any) -> Callable[..., Tensor]:
-    """`target` with its sums in float64: the order of the terms then makes no difference to their float16 rounding."""
+    compute = convolution if target.overloadpacket.__name__ == "conv2d" else target
 
     def wide(*arguments: Any) -> Tensor:
-        result: Tensor = target(*(a.double() if hasattr(a, "double") else a for a in arguments))
+        result: Tensor = compute(*arguments)
         return result.float()
 
     wide.__name__ = f"wide_{target.overloadpacket.__name__}"
     return wide
 
 
+def to_wide(value: Any) -> Any:
+    """A tensor in float64; whatever else an argument may be as it is."""
+    return value.double() if hasattr(value, "double") else value
+
+
 def to_half(value: Tensor) -> Tensor:
     """Round to float16 and back."""
     return value.half().float()
+
+
+for function in (to_half, to_wide):
+    setattr(function, PURE, True)
 
 
 def hard_swish(value: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ only after every worker has acknowledged its frame, so each sees the same refere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from mvtool.ports import AnyArray
 from mvtool.session import Session
@@ -18,6 +20,7 @@ from mvtool.verification.process import Worker
 from mvtool.verification.replay import logical_states
 from mvtool.verification.store import Frame, FrameStore
 
+STAGES = ("load artifacts", "replay", "order, reset and golden frames")
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how many parts of it are done, and how many there are."""
 
@@ -29,10 +32,12 @@ class Replayed:
     Attributes:
         steps: Number of steps.
         distinct: How many different inputs they had.
+        stages: Wall time of loading the artifacts, of the steps, and of the checks after them, in seconds.
     """
 
     steps: int
     distinct: int
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 def replay_all(
@@ -44,9 +49,11 @@ def replay_all(
     progress: Progress,
 ) -> Replayed:
     """Drive `workers` through `steps` steps of the reference, then through the probe step."""
+    clock = [time.monotonic()]
     for number, worker in enumerate(workers, start=1):
         worker.wait_ready()
         progress("loading artifacts", number, len(workers))
+    clock.append(time.monotonic())
     seen: set[bytes] = set()
     rolled: Frame | None = None
     reference.reset()
@@ -65,8 +72,11 @@ def replay_all(
         progress("replaying frames", number, steps)
     if rolled is not None:
         _write_probe(reference, source.step(steps), rolled, store)
+    clock.append(time.monotonic())
     _finish(workers, progress)
-    return Replayed(steps, len(seen))
+    clock.append(time.monotonic())
+    spent = [round(after - before, 3) for before, after in pairwise(clock)]
+    return Replayed(steps, len(seen), dict(zip(STAGES, spent, strict=True)))
 
 
 def _reference_step(reference: Session, inputs: tuple[AnyArray, ...]) -> Frame:

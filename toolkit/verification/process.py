@@ -10,14 +10,56 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, cast
 
+from mvtool.forking import ForkedProcess, Template, TemplateGone, available
 from mvtool.parent import as_parent
+from mvtool.ports import Runtime
 from mvtool.verification.messages import Command, Doing, Finished, Found, Job, Message, Ready, Stepped
 from mvtool.verification.report import CheckResult, SignalToNoise
 
 _SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _SHOWN_LOG_BYTES = 600
+_WORK = "mvtool.verification.worker:work"
+_ALL = ("torch", "mvtool.verification.worker", "mvtool.verification.simulation")
+_MODULES = {
+    Runtime.TFLITE: ("mvtool.runtimes.tflite_simulation", "ai_edge_litert.interpreter"),
+    Runtime.COREML: ("mvtool.runtimes.mlprogram.evaluator", "mvtool.verification.half"),
+    Runtime.EXECUTORCH: ("executorch.extension.pybindings.portable_lib", "mvtool.verification.integers"),
+}
+"""What the workers of a runtime import sooner or later."""
+
+
+@contextmanager
+def template(runtimes: Iterable[Runtime]) -> Iterator[Template | None]:
+    """A process that workers for these runtimes are forked from, or None where processes cannot be."""
+    if not available():
+        yield None
+        return
+    wanted = set(runtimes)
+    made = Template(
+        (*_ALL, *(n for runtime, names in _MODULES.items() if runtime in wanted for n in names)), _SINGLE_THREAD
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _started(log: IO[bytes], template: Template | None) -> subprocess.Popen[bytes] | ForkedProcess:
+    if template is not None:
+        with suppress(TemplateGone):
+            return template.start(_WORK, "", log, stdin=True)
+    return subprocess.Popen(
+        # -P: modules in the folder where the user works must not take the place of Python's own.
+        [sys.executable, "-P", "-m", "mvtool.verification.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, **as_parent(), **_SINGLE_THREAD},
+    )
 
 
 class Worker:
@@ -35,8 +77,14 @@ class Worker:
         timeout_s: Silence that counts as a hang.
     """
 
-    def __init__(self, job: Job, timeout_s: float) -> None:
-        """Start the process on `job`; a silence of `timeout_s` seconds counts as a hang."""
+    def __init__(self, job: Job, timeout_s: float, template: Template | None = None) -> None:
+        """Start the process on `job`; a silence of `timeout_s` seconds counts as a hang.
+
+        Args:
+            job: What to examine.
+            timeout_s: See above.
+            template: The process is forked from it, as long as it lives.
+        """
         self.results: list[CheckResult] = []
         self.engine: str | None = None
         self.snr: tuple[SignalToNoise, ...] = ()
@@ -48,14 +96,7 @@ class Worker:
         self._activity = "starting"
         self.timeout_s = timeout_s
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            # -P: modules in the folder where the user works must not take the place of Python's own.
-            [sys.executable, "-P", "-m", "mvtool.verification.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, **as_parent(), **_SINGLE_THREAD},
-        )
+        self._process = _started(self._log, template)
         # A thread per worker turns the pipe into a queue, whose reads can time out on every system.
         self._queue: queue.Queue[Message | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)

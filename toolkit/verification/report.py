@@ -232,6 +232,7 @@ class Verification(Document):
         checks: Checks of the build as a whole.
         artifacts: One report per artifact of the build manifest, in its order.
         seconds: Wall time.
+        stages: Wall time of its stages in seconds; empty in a report of an mvtool that did not record it.
         tools: Versions of mvtool and of the frameworks that took part.
     """
 
@@ -242,6 +243,7 @@ class Verification(Document):
     checks: tuple[CheckResult, ...]
     artifacts: tuple[ArtifactReport, ...]
     seconds: float = 0.0
+    stages: dict[str, float] = Field(default_factory=dict)
     tools: dict[str, str] = Field(default_factory=dict)
 
     @property

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvtool.build import PROGRAM_FOLDER, ArtifactEntry, Build, tool_versions
 from mvtool.errors import MvtoolError
 from mvtool.files import sha256_of
+from mvtool.forking import Template
 from mvtool.ports import PortManifest
 from mvtool.session import Session
 from mvtool.threads import single_threaded_torch
@@ -27,7 +28,7 @@ from mvtool.verification.build_checks import (
 )
 from mvtool.verification.lockstep import Progress, Replayed, replay_all
 from mvtool.verification.messages import ALL_SLOTS, Job
-from mvtool.verification.process import Worker
+from mvtool.verification.process import Worker, template
 from mvtool.verification.report import (
     BUILD_CHECKS,
     ArtifactReport,
@@ -71,15 +72,16 @@ def verify(
     """
     start = time.monotonic()
     build = Build.load(path)
-    checks = [check_reference_files(build), check_listed(build)]
-    try:
-        reference = _open_reference(build)
-    except MvtoolError as error:
-        verification = _unreadable(build, checks, error, start)
-    else:
-        verification = _with_reference(
-            build, reference, checks, _Options(frames_replayed, threads, timeout_s, progress or _silent), start
-        )
+    # It imports the runtimes while the reference program is loaded here.
+    with template(entry.runtime for entry in build.manifest.artifacts) as forked:
+        options = _Options(frames_replayed, threads, timeout_s, progress or _silent, forked)
+        checks = [check_reference_files(build), check_listed(build)]
+        try:
+            reference = _open_reference(build)
+        except MvtoolError as error:
+            verification = _unreadable(build, checks, error, start)
+        else:
+            verification = _with_reference(build, reference, checks, options, start)
     if save:
         _save(build.with_verification(verification))
     return verification
@@ -99,6 +101,7 @@ class _Options:
     threads: int
     timeout_s: float
     progress: Progress
+    template: Template | None
 
 
 def _silent(activity: str, done: int, total: int) -> None:
@@ -122,19 +125,22 @@ def _with_reference(
         tempfile.TemporaryDirectory(prefix="mvtool-verify-") as scratch,
         ExitStack() as stack,
     ):
-        checks = [*checks, check_golden_file(build, reference)]
         path = Path(scratch) / "frames"
         store = FrameStore(path, manifest, ALL_SLOTS)
         workers = []
         for entry in build.manifest.artifacts:
             job = make_job(build, entry, manifest, path, steps, options.threads)
-            workers.append(Worker(job, options.timeout_s))
+            workers.append(Worker(job, options.timeout_s, options.template))
             stack.callback(workers[-1].close)
+        # The workers load their artifacts meanwhile.
+        checks = [*checks, check_golden_file(build, reference)]
+        before = time.monotonic() - start
         source = frames.FrameSource(manifest.inputs, manifest.preprocessing)
         replayed = replay_all(reference, source, store, workers, steps, options.progress)
         checks.append(check_inputs(replayed, reference))
         reports = [_report(build, e, w, steps) for e, w in zip(build.manifest.artifacts, workers, strict=True)]
     noun = frames.step_noun(bool(manifest.states), manifest.frames_per_step)
+    replayed = replace(replayed, stages={"reference": round(before, 3), **replayed.stages})
     return _verification(build, checks, reports, replayed, start, noun)
 
 
@@ -205,5 +211,6 @@ def _verification(
         checks=settle(BUILD_CHECKS, checks, f"{PROGRAM_FOLDER} cannot be loaded"),
         artifacts=tuple(reports),
         seconds=round(time.monotonic() - start, 3),
+        stages=dict(replayed.stages),
         tools=dict(tool_versions()),
     )

@@ -53,20 +53,22 @@ class _Worker:
         self.send(Finished(snr=tuple(examination.replay.snr), seconds=time.process_time()))
 
 
-def main() -> None:
-    """Serve the parent on the standard streams."""
+def work(_: str = "") -> int:
+    """Serve the parent on the standard streams; the exit code."""
     end_with_parent()
     # Runtimes print to standard output; only messages may reach the parent's pipe.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    worker = _Worker(sys.stdin.buffer, messages)
+    # By its number: the stream object of a process that was forked belongs to the one it was forked from.
+    worker = _Worker(os.fdopen(0, "rb", closefd=False), messages)
     try:
         worker.work()
     except EOFError:
-        sys.exit(1)
+        return 1
     except Exception as error:  # noqa: BLE001 - the parent reports it as a failed check
         worker.send(Finished(reason=f"{type(error).__name__}: {error}", failed=True, seconds=time.process_time()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(work())

@@ -89,6 +89,7 @@ class _Planner:
         self.steps: list[Step] = []
         self._known: dict[str, Known] = {}
         self._computed: dict[int, TensorType] = {}
+        self._wide: dict[int, int] = {}
 
     def add_constant(self, name: str, constant: Constant) -> None:
         self._known[name] = self._place(constant)
@@ -110,13 +111,14 @@ class _Planner:
         found = find_operator(operation)
         call = Call(operation, self._resolve, self._new_slot)
         kernel = _guarded(operation, lambda: found.build(call))
+        slots = tuple(call.slots)
         if found.wide and all(type_.dtype is DType.FP16 for type_ in call.outputs):
-            kernel = in_float64(kernel)
+            kernel, slots = in_float64(kernel), tuple(map(self._widened, slots))
         if call.unused():
             raise call.error(f"the operands {call.unused()} are not supported")
         results = tuple(self.add_value(output) for output in operation.outputs)
         rounded = tuple(type_.dtype is DType.FP16 and not found.exact for type_ in call.outputs)
-        step = Step(operation, kernel, tuple(call.slots), results, rounded)
+        step = Step(operation, kernel, slots, results, rounded)
         self._check(step)
         if all(slot is None or self.values[slot] is not None for slot in step.arguments):
             self._compute_now(step)
@@ -133,6 +135,15 @@ class _Planner:
         if isinstance(known.value, torch.Tensor):
             self._new_slot(known.value)
         return known
+
+    def _widened(self, slot: int | None) -> int | None:
+        """A slot with a constant in float64, so that it is not converted at every call; a computed value as it is."""
+        value = None if slot is None else self.values[slot]
+        if slot is None or value is None or not value.is_floating_point():
+            return slot
+        if slot not in self._wide:
+            self._wide[slot] = self._new_slot(value.double())
+        return self._wide[slot]
 
     def _new_slot(self, value: torch.Tensor | None) -> int:
         self.values.append(value)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from mvtool.runtimes.mlprogram.operators.padding import flat_padding, is_symmetric, window_padding
 from mvtool.runtimes.mlprogram.registry import Call, Kernel, operator
+from mvtool.runtimes.tap_sums import suits, tap_sums
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -27,12 +28,18 @@ def conv(call: Call) -> Kernel:
     padding = window_padding(call, x.shape[2:], window, strides)
     if groups > 1 and set(weight.shape[2:]) == set(strides) == {1} and not any(map(any, padding)):
         return _grouped_pointwise(x.shape, weight.shape, groups)
-    compute = _CONV[spatial]
+    compute, depthwise = _CONV[spatial], suits(weight.shape, groups)
+
+    def kernel(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None, before: list[int]) -> torch.Tensor:
+        if depthwise and x.dtype == torch.float64:
+            return tap_sums(x, w, b, strides, before, dilations)
+        return compute(x, w, b, strides, before, dilations, groups)
+
     if is_symmetric(padding):
         before = [amount for amount, _ in padding]
-        return lambda x, w, b: compute(x, w, b, strides, before, dilations, groups)
+        return lambda x, w, b: kernel(x, w, b, before)
     margins = flat_padding(padding)
-    return lambda x, w, b: compute(F.pad(x, margins), w, b, strides, 0, dilations, groups)
+    return lambda x, w, b: kernel(F.pad(x, margins), w, b, [0] * spatial)
 
 
 def _grouped_pointwise(shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Kernel:

@@ -1,0 +1,90 @@
+"""Depthwise convolution in float64, tap by tap.
+
+For float64 torch has one kernel per group only: hundreds of tiny matrix products for a depthwise layer, most of the time
+of a step. Here the layer is one multiplication and addition per tap over all channels. Sums of products of float16 numbers are
+exact in float64 but for the last bits, so their order is of no account to what is rounded to float16.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+MOST_TAPS = 64
+"""With more of them the many small products are faster."""
+
+
+def suits(weight: Sequence[int], groups: int) -> bool:
+    """Whether a convolution with weights of this shape is one that `tap_sums` computes."""
+    taps = 1
+    for size in weight[1:]:
+        taps *= size
+    return groups > 1 and weight[0] == groups and taps <= MOST_TAPS
+
+
+def tap_sums(
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Convolution with as many groups as output channels.
+
+    Args:
+        value: (N, C, *extents).
+        weight: (groups, C / groups, *kernel).
+        bias: (groups,), or None.
+        stride: One per axis of the kernel.
+        padding: Zeros on both sides, one number per axis.
+        dilation: One per axis.
+
+    Returns:
+        (N, groups, *extents of the result), in the type of `value`.
+    """
+    groups, per_group, *kernel = weight.shape
+    if any(padding):
+        value = F.pad(value, [amount for amount in reversed(padding) for _ in range(2)])
+    grouped = value.reshape(value.shape[0], groups, per_group, *value.shape[2:])
+    extents = [
+        (size - (k - 1) * d - 1) // s + 1
+        for size, k, d, s in zip(value.shape[2:], kernel, dilation, stride, strict=True)
+    ]
+    column = (1, -1, *[1] * len(kernel))
+    start = value.new_zeros(()) if bias is None else bias.reshape(column)
+    total = start.expand(value.shape[0], groups, *extents).clone()
+    taps = list(itertools.product(*map(range, kernel)))
+    for channel, tap in itertools.product(range(per_group), taps):
+        window = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, extents, stride, strict=True)
+        )
+        seen: tuple[Any, ...] = (slice(None), slice(None), channel, *window)
+        factors: tuple[Any, ...] = (slice(None), channel, *tap)
+        total.addcmul_(grouped[seen], weight[factors].reshape(column))
+    return total
+
+
+def convolution(
+    value: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, depthwise layers tap by tap."""
+    if not suits(tuple(weight.shape), groups) or isinstance(padding, str):
+        return F.conv2d(value, weight, bias, stride, padding, dilation, groups)
+    return tap_sums(value, weight, bias, _pair(stride), _pair(padding), _pair(dilation))
+
+
+def _pair(given: int | Sequence[int]) -> Sequence[int]:
+    if isinstance(given, int):
+        return (given, given)
+    return tuple(given) * (2 // len(given))
