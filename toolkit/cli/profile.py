@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mvtool.profiling.record import Group, OperatorTime, Profile, Profiles, WorkTime
 
 RECORD, ALL = "profile.json", "profiles.png"
-SHOWN = 15
+SHOWN, NAMED = 15, 3
 
 
 @click.command("profile")
@@ -135,8 +135,10 @@ def _print_work(group: Sequence[Profile], to: Console) -> None:
     from mvtool.profiling.kinds import KINDS
 
     to.print(Text(f"time by kind of work, {group[0].runtime}, ms per call", style="bold"))
-    names = [one.file for one in group]
-    table = console.table("kind", *names, right=tuple(names))
+    for number, one in enumerate(group, 1):
+        to.print(Text(f"  {number}: {one.file} ({one.precision})"))
+    numbers = [str(number) for number in range(1, len(group) + 1)]
+    table = console.table("kind", *numbers, right=tuple(numbers))
     for kind in KINDS:
         parts = [next((part for part in one.work if part.kind == kind), None) for one in group]
         if any(parts):
@@ -176,9 +178,21 @@ def _print_profile(one: Profile, to: Console) -> None:
     to.print(_operators_table(one.operators))
     outside = [row for row in one.operators if not row.delegated]
     to.print(f"outside the delegate: {len(outside)} of {len(one.operators)}")
-    for row in outside[:SHOWN]:
-        to.print(Text(f"  {row.type} in {row.layer or 'an unknown layer'}: {row.reason}"), soft_wrap=True)
+    _print_outside(outside, to)
     _print_steps(one, to)
+
+
+def _print_outside(rows: Sequence[OperatorTime], to: Console) -> None:
+    """What no delegate takes, by type and reason, longest first."""
+    groups: dict[tuple[str, str | None], list[OperatorTime]] = {}
+    for row in rows:
+        groups.setdefault((row.type, row.reason), []).append(row)
+    for (kind, reason), members in sorted(groups.items(), key=lambda group: -sum(row.ms for row in group[1]))[:SHOWN]:
+        layers = list(dict.fromkeys(row.layer for row in members if row.layer))
+        more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+        where = f" in {', '.join(layers[:NAMED])}{more}" if layers else ""
+        ms = sum(row.ms for row in members)
+        to.print(Text(f"  {len(members)} x {kind}{where}, {ms:.4f} ms: {reason}"), soft_wrap=True)
 
 
 def _print_steps(one: Profile, to: Console) -> None:
