@@ -20,19 +20,27 @@ _EXACT = {
     **dict.fromkeys((*CONVERSIONS, "CAST"), CONVERTING),
     **dict.fromkeys(("FULLY_CONNECTED", "BATCH_MATMUL", "FullyConnected", "BatchMatrixMultiply"), DENSE),
 }
+PICTURE_AXES = 4
 _CONVOLUTIONS = ("CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "Conv2d", "ConvTranspose2d", "aten::convolution")
 _DEPTHWISE = ("DEPTHWISE_CONV_2D", "DepthwiseConv2d")
 
 
-def kind_of(label: str) -> str:
-    """The kind of work of an operator, by its type in a profile; operators timed together count with the convolution among them.
+def kind_of(label: str, shapes: str = "") -> str:
+    """The kind of work of an operator; operators timed together count with the convolution among them, a 1x1 convolution of one pixel as dense.
+
+    Args:
+        label: Its type in a profile.
+        shapes: Of what it reads and makes, as in a profile.
 
     Example:
         >>> kind_of("CONV_2D 1x1"), kind_of("ADD (as a table)"), kind_of("StaticConstantPad + DepthwiseConv2d 3x3")
         ('1x1 convolution', 'elementwise', 'depthwise convolution')
+        >>> kind_of("CONV_2D 1x1", "1x1x1x24 -> 1x1x1x80")
+        'dense'
     """
-    found = [_kind_of_one(part) for part in label.split(" + ")]
-    return min(found, key=KINDS.index)
+    found = min((_kind_of_one(part) for part in label.split(" + ")), key=KINDS.index)
+    made = shapes.rpartition(" -> ")[2].split("x")
+    return DENSE if found == POINTWISE and len(made) == PICTURE_AXES and made[1:3] == ["1", "1"] else found
 
 
 def _kind_of_one(label: str) -> str:
@@ -53,7 +61,7 @@ def work(rows: Sequence[OperatorTime], latency_ms: float) -> tuple[WorkTime, ...
     """
     members: dict[str, list[OperatorTime]] = {kind: [] for kind in KINDS}
     for row in rows:
-        members[kind_of(row.type)].append(row)
+        members[kind_of(row.type, row.shapes)].append(row)
     found = [
         WorkTime(
             kind=kind,
