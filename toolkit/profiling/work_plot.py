@@ -10,7 +10,7 @@ from mvtool.files import atomic_path
 from mvtool.plotting import COLOURS, check_target
 from mvtool.ports import Runtime
 from mvtool.profiling.kinds import BETWEEN, KINDS
-from mvtool.profiling.record import Profile, Profiles
+from mvtool.profiling.record import Profile, Profiles, WorkTime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +59,10 @@ def plot_work(found: Profiles, target: Path) -> None:
 
 def _draw(axes: Axes, group: Sequence[Profile]) -> None:
     rows = range(len(group), 0, -1)
-    longest = max(max(one.latency.median_ms, sum(part.ms for part in one.work)) for one in group)
+    longest = max(sum(part.ms for part in _drawn(one)) for one in group)
     for row, one in zip(rows, group, strict=True):
         start = 0.0
-        for part in one.work:
+        for part in _drawn(one):
             for ms, outside in ((part.ms - part.outside_ms, False), (part.outside_ms, True)):
                 if ms <= 0:
                     continue
@@ -81,7 +81,7 @@ def _draw(axes: Axes, group: Sequence[Profile]) -> None:
                 start += ms
         axes.annotate(
             _total(one),
-            (max(start, one.latency.median_ms), row),
+            (start, row),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
@@ -90,10 +90,15 @@ def _draw(axes: Axes, group: Sequence[Profile]) -> None:
         )
     axes.set_yticks(rows, [_name(one) for one in group], fontsize=9)
     axes.set_ylim(0.4, len(group) + 0.6)
-    axes.set_xlim(0, 1.2 * longest)
+    axes.set_xlim(0, 1.3 * longest)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _drawn(one: Profile) -> list[WorkTime]:
+    """The pieces of a bar; where latency and operators do not agree, what lies between them is not the file's alone."""
+    return [part for part in one.work if part.kind != BETWEEN or one.agreement.holds]
 
 
 def _inside(axes: Axes, x: float, y: float, text: str) -> None:
@@ -110,7 +115,9 @@ def _name(one: Profile) -> str:
 def _total(one: Profile) -> str:
     outside = sum(part.outside_operators for part in one.work)
     nodes = "" if one.delegate_nodes is None else f"\n{_count(one.delegate_nodes, 'delegate node')}, {outside} outside"
-    return f"{one.latency.median_ms:.3g} ms{nodes}"
+    if one.agreement.holds:
+        return f"{one.latency.median_ms:.3g} ms{nodes}"
+    return f"{one.agreement.sum_ms:.3g} ms, operators alone{nodes}\na call {one.latency.median_ms:.3g} ms: no agreement"
 
 
 def _count(number: int, what: str) -> str:
@@ -120,7 +127,7 @@ def _count(number: int, what: str) -> str:
 def _legend(figure: object, shown: Sequence[Profile]) -> None:
     from matplotlib.patches import Patch
 
-    there = {part.kind for one in shown for part in one.work}
+    there = {part.kind for one in shown for part in _drawn(one)}
     patches = [Patch(facecolor=COLOUR_OF_KIND[kind], label=kind) for kind in KINDS if kind in there]
     if any(part.outside_ms > 0 for one in shown for part in one.work):
         patches.append(Patch(facecolor="#888888", edgecolor="white", hatch=HATCH, label="outside the delegate"))
