@@ -106,7 +106,7 @@ def _asked(
     from mvtool.profiling.subjects import check
 
     first, *others = paths
-    is_file = first.suffix.lower() in SUFFIX_OF_RUNTIME.values()
+    is_file = first.is_file() or first.suffix.lower() in SUFFIX_OF_RUNTIME.values()
     files = list(paths) if is_file else others
     if is_file and (runtimes or precisions):
         raise UsageError(f"--runtime and --precision choose artifacts of a build; {first} is a file.")

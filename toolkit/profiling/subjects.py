@@ -115,7 +115,10 @@ def _parse(path: Path) -> None:
     from mvtool.profiling import tflite_graph
     from mvtool.runtimes.litert import check_complete
 
-    check_complete(path)
+    try:
+        check_complete(path)
+    except RuntimeLoadError as error:
+        raise RuntimeLoadError(f"{path} cannot be profiled. {error}") from error
     try:
         operators = tflite_graph.read(path)[1].operators
     except ConversionError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -191,7 +192,11 @@ def test_what_cannot_be_profiled_is_refused(tiny_build: Build, tmp_path: Path) -
     assert "Apple's devices" in str(refused(tiny_build.folder, tmp_path / "x.mlpackage"))
     (tmp_path / "text.tflite").write_text("no model at all, only text that is long enough to be looked at")
     assert isinstance(refused(tmp_path / "text.tflite"), RuntimeLoadError)
+    (tmp_path / "text.txt").write_text("no model")
+    assert "is no .tflite file. Expected" in str(refused(tmp_path / "text.txt"))
     path = foreign(tmp_path / "other.tflite")
+    (tmp_path / "cut.tflite").write_bytes(path.read_bytes()[:200])
+    assert re.search(r"cut\.tflite cannot be profiled\. .*truncated", str(refused(tmp_path / "cut.tflite")))
     assert "choose artifacts of a build" in str(refused(path, "--precision", "int8"))
     assert "a build folder may only come first" in str(refused(path, tiny_build.folder))
     with pytest.raises(UsageError, match="nothing to profile"):
