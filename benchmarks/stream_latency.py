@@ -12,6 +12,8 @@ Contestants, one thread each, pinned to one core:
   by hand, without any pass of mvtool after that.
 - `litert-torch 2D int8`: that file quantized by ai-edge-quantizer's stock `static_wi8_ai8` recipe.
 
+`--keep DIR` leaves the converted files there, for `mvtool profile` or another look; with `--no-timing` that is all it does.
+
 They take turns in blocks of calls, because single alternating calls evict each other's caches; the first calls
 of each block are dropped. Printed: median, minimum and 90th percentile of single calls, the spread of block
 medians, ratio of medians to `litert-torch 2D fp32`, DELEGATE nodes, the runtime's word on full acceleration.
@@ -100,11 +102,21 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--calls", type=int, default=40)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the plain conversions in this folder")
+    parser.add_argument("--no-timing", action="store_true", help="only convert; needs --keep")
     arguments = parser.parse_args()
+    if arguments.no_timing and arguments.keep is None:
+        parser.error("--no-timing leaves nothing without --keep DIR")
     warnings.simplefilter("ignore")
     one_core()
     with tempfile.TemporaryDirectory() as scratch:
-        contestants = [tflite(name, path) for name, path in plain_conversions(arguments.build, Path(scratch)).items()]
+        folder = arguments.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = plain_conversions(arguments.build, folder)
+        if arguments.no_timing:
+            print("\n".join(f"{name}: {path}" for name, path in plain.items()))
+            return 0
+        contestants = [tflite(name, path) for name, path in plain.items()]
         contestants += [tflite(f"mvtool {p.name}", p) for p in sorted(arguments.build.glob("*.tflite"))]
         contestants += [executorch(f"mvtool {p.name}", p) for p in sorted(arguments.build.glob("*.pte"))]
         measure(contestants, arguments.blocks, arguments.calls)

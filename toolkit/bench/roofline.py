@@ -62,9 +62,13 @@ class Rooflines:
 
     def __call__(self, device: Device, request: Request, subject: Subject) -> Roofline | None:
         """The peaks for the runtime of `subject`; None where torch or the exporter is not installed."""
-        key = (subject.artifact.runtime, request.threads, request.affinity)
+        return self.of_runtime(device, request, subject.artifact.runtime)
+
+    def of_runtime(self, device: Device, request: Request, runtime: Runtime) -> Roofline | None:
+        """The peaks for a runtime; None where torch or the exporter is not installed."""
+        key = (runtime, request.threads, request.affinity)
         if key not in self._measured:
-            self._measured[key] = self._measure(device, request, subject.artifact.runtime)
+            self._measured[key] = self._measure(device, request, runtime)
         return self._measured[key]
 
     def _measure(self, device: Device, request: Request, runtime: Runtime) -> Roofline | None:

@@ -56,11 +56,13 @@ class Timed:
         name: XNNPACK's operator with its types, or TFLite's for one that no delegate took.
         delegated: XNNPACK ran it.
         ms: Its time, in whole microseconds; below one it reads 0.
+        node: Its index in the file if it is not delegated, else in its part of the delegate.
     """
 
     name: str
     delegated: bool
     ms: float
+    node: int
 
 
 @dataclass(frozen=True)
@@ -213,4 +215,4 @@ def _timed(event: _Event) -> Timed | None:
     delegated = event.kind in DELEGATE_OPERATOR_EVENTS
     if not delegated and (event.kind != OPERATOR_EVENT or "Delegate" in name):
         return None
-    return Timed(name, delegated, event.elapsed_us / 1e3)
+    return Timed(name, delegated, event.elapsed_us / 1e3, int(event.metadata[0]))

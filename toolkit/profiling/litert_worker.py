@@ -28,8 +28,8 @@ def measure(path: Path, calls: int, threads: int, clock: Path | None) -> dict[st
     """Time a model with and without profiling.
 
     Returns:
-        `resolution_us`; `latency_ns`, one per call without profiling; `names` and `delegated` of the operators; `operators_ms`, lower
-        quartile, median and upper quartile of each; `fully_accelerated`.
+        `resolution_us`; `latency_ns`, one per call without profiling; `names`, `delegated` and `nodes` of the operators;
+        `operators_ms`, lower quartile, median and upper quartile of each; `fully_accelerated`.
     """
     if threads == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -52,6 +52,7 @@ def measure(path: Path, calls: int, threads: int, clock: Path | None) -> dict[st
         "latency_ns": latency,
         "names": names,
         "delegated": [operator.delegated for operator in first],
+        "nodes": [operator.node for operator in first],
         "operators_ms": np.percentile(table, (25, 50, 75), axis=0).T.tolist(),
         "fully_accelerated": plain.fully_accelerated,
     }

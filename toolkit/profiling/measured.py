@@ -41,3 +41,4 @@ class Measured:
     resolution_us: float | None
     notes: tuple[str, ...] = ()
     call_ms: float | None = None
+    delegate_nodes: int | None = None

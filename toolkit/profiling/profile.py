@@ -1,10 +1,10 @@
-"""Profiles of the artifacts of a build: measure, name, compare with the peaks, and say what to do next."""
+"""Profiles of the artifacts of a build and of other files: measure, name, compare with the peaks, and say what to do next."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,14 @@ from mvtool.bench.record import Roofline
 from mvtool.build import ArtifactEntry, Build, tool_versions
 from mvtool.errors import MissingExtraError, ToolchainError, UsageError
 from mvtool.ports import Precision, Runtime
+from mvtool.profiling import subjects as subjects_of
 from mvtool.profiling.alignment import ANY_UNARY
+from mvtool.profiling.kinds import work
 from mvtool.profiling.layers import KnownLayers, Named, common_module, known_layers, name_layers
 from mvtool.profiling.measured import Measured, Timed
 from mvtool.profiling.record import Agreement, Group, OperatorTime, Profile, Profiles
 from mvtool.profiling.steps import next_steps
+from mvtool.profiling.subjects import Subject
 from mvtool.profiling.written import Written
 
 MARGIN = 0.15
@@ -89,37 +92,43 @@ def chosen(
 
 
 def profile(
-    build: Build,
+    build: Build | None,
     entries: Sequence[ArtifactEntry],
     options: Options,
     progress: Progress = lambda what, done, total: None,
+    files: Sequence[Path] = (),
 ) -> Profiles:
-    """Profile artifacts of a build on this machine.
+    """Profile artifacts of a build and other files on this machine.
 
     Args:
-        build: The build.
+        build: The build; None where only other files are profiled.
         entries: From `chosen`.
         options: How.
         progress: Told what goes on.
+        files: `.tflite` files of any converter.
 
     Raises:
+        UsageError: A path of `files` cannot be profiled, or there is nothing to do.
         ManifestError: A file is not the one that the build manifest describes.
         MissingExtraError: A runtime is not installed.
         RunnerError: The process that profiles failed.
         RuntimeLoadError: A runtime refuses a file.
     """
+    own = [] if build is None else subjects_of.of_build(build, entries)
+    subjects = [*own, *subjects_of.of_files(files, own)]
+    if not subjects:
+        raise UsageError("There is nothing to profile: expected a build, .tflite files, or both.")
+    subjects_of.check_hashes(build, subjects)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    peaks = _peaks(build, entries, options, progress) if options.roofline else {}
+    peaks = _peaks(subjects, options, progress) if options.roofline else {}
     profiles = []
-    for entry in entries:
-        build.check_hash(entry)
-        measured = _measure(build.path(entry), entry, options, progress)
-        known = _known(build, entry, options, progress)
-        profiles.append(
-            assemble(entry, measured, known, peaks.get(entry.runtime, "they were not asked for"), options.threads)
-        )
+    for subject in subjects:
+        measured = _measure(subject, options, progress)
+        known = _known(build, subject, options, progress)
+        told = peaks.get(subject.runtime, "they were not asked for")
+        profiles.append(assemble(subject, measured, known, told, options.threads))
     return Profiles(
-        model=build.manifest.model.name,
+        model=subjects[0].path.stem if build is None else build.manifest.model.name,
         device=_processor(),
         load=load,
         profiles=tuple(profiles),
@@ -127,9 +136,10 @@ def profile(
     )
 
 
-def _measure(path: Path, entry: ArtifactEntry, options: Options, progress: Progress) -> Measured:
-    what = f"{entry.runtime} {entry.precision}"
-    if entry.runtime is Runtime.TFLITE:
+def _measure(subject: Subject, options: Options, progress: Progress) -> Measured:
+    path = subject.path
+    what = subject.name if subject.entry is None else f"{subject.runtime} {subject.entry.precision}"
+    if subject.runtime is Runtime.TFLITE:
         from mvtool.profiling import tflite
 
         progress(what, 0, 1)
@@ -141,8 +151,9 @@ def _measure(path: Path, entry: ArtifactEntry, options: Options, progress: Progr
     return executorch.measure(path, options.threads, lambda done, total: progress(what, done, total))
 
 
-def _known(build: Build, entry: ArtifactEntry, options: Options, progress: Progress) -> KnownLayers:
-    if not options.layers:
+def _known(build: Build | None, subject: Subject, options: Options, progress: Progress) -> KnownLayers:
+    entry = subject.entry
+    if not options.layers or build is None or entry is None:
         return KnownLayers.none()
     what = f"{entry.runtime} {entry.precision}, layers"
     progress(what, 0, 1)
@@ -151,24 +162,18 @@ def _known(build: Build, entry: ArtifactEntry, options: Options, progress: Progr
     return known
 
 
-def _peaks(
-    build: Build, entries: Iterable[ArtifactEntry], options: Options, progress: Progress
-) -> dict[Runtime, Roofline | str]:
+def _peaks(subjects: Sequence[Subject], options: Options, progress: Progress) -> dict[Runtime, Roofline | str]:
     """Measured peaks of each runtime, or why there are none."""
     from mvtool.android_bench.host import Host
     from mvtool.bench.profiles import Request
     from mvtool.bench.roofline import Rooflines
-    from mvtool.bench.subjects import subjects
 
     measure, device, found = Rooflines(), Host(), {}
-    for runtime in dict.fromkeys(entry.runtime for entry in entries):
+    for runtime in dict.fromkeys(subject.runtime for subject in subjects):
         progress(f"peaks, {runtime}", 0, 1)
-        first = next(entry for entry in entries if entry.runtime is runtime)
         try:
-            subject = subjects(build.path(first))[0]
-            peaks: Roofline | str = (
-                measure(device, Request(threads=options.threads), subject) or "the exporter is not installed"
-            )
+            request = Request(threads=options.threads)
+            peaks: Roofline | str = measure.of_runtime(device, request, runtime) or "the exporter is not installed"
         except (MissingExtraError, ToolchainError) as error:
             peaks = str(error)
         found[runtime] = peaks
@@ -176,21 +181,19 @@ def _peaks(
     return found
 
 
-def assemble(
-    entry: ArtifactEntry, measured: Measured, known: KnownLayers, peaks: Roofline | str, threads: int
-) -> Profile:
-    """The profile of one artifact.
+def assemble(subject: Subject, measured: Measured, known: KnownLayers, peaks: Roofline | str, threads: int) -> Profile:
+    """The profile of one file.
 
     Args:
-        entry: The artifact.
+        subject: The file.
         measured: Its operators' times.
         known: Layers of the model.
         peaks: Of the machine, or why there are none.
         threads: Of the runtime.
     """
     rates = peaks.macs_per_second if isinstance(peaks, Roofline) else {}
-    ports = [port.name for state in entry.ports.states for port in (state.input, state.output)]
-    named = name_layers(measured.written, known, ports)
+    named = name_layers(measured.written, known, subject.states)
+    precision = subject.precision(measured.written.operators)
     total = sum(timed.ms[1] for timed in measured.timed)
     rows = tuple(_row(index, timed, measured, named, total, rates) for index, timed in enumerate(measured.timed))
     rest = measured.latency.median_ms - total - (measured.call_ms or 0.0)
@@ -202,9 +205,12 @@ def assemble(
         holds=abs(rest) <= MARGIN * measured.latency.median_ms,
     )
     return Profile(
-        file=entry.file,
-        runtime=entry.runtime,
-        precision=entry.precision,
+        file=subject.name,
+        of_build=subject.entry is not None,
+        sha256=subjects_of.sha256(subject),
+        delegate_nodes=measured.delegate_nodes,
+        runtime=subject.runtime,
+        precision=precision,
         method=measured.method,
         resolution_us=measured.resolution_us,
         threads=threads,
@@ -215,7 +221,8 @@ def assemble(
         operators=rows,
         types=_groups(rows, lambda row: row.type),
         layers=_groups(rows, lambda row: row.layer or UNKNOWN),
-        steps=next_steps(rows, measured, rates, entry.precision),
+        work=work(rows, measured.latency.median_ms),
+        steps=next_steps(rows, measured, rates, precision),
         notes=(*measured.notes, *([ABOVE] if any((row.peak_share or 0) > OVER_THE_PEAK for row in rows) else [])),
     )
 

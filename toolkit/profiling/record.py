@@ -72,6 +72,24 @@ class Group(Document):
     macs: int
 
 
+class WorkTime(Document):
+    """Time of one kind of work, `mvtool.profiling.kinds`.
+
+    Attributes:
+        kind: For example `1x1 convolution`; `between operators` is the latency that no operator accounts for.
+        operators: Their number.
+        ms: Sum of their times.
+        outside_operators: How many of them no delegate takes.
+        outside_ms: Sum of the times of those.
+    """
+
+    kind: str
+    operators: int = Field(ge=0)
+    ms: float
+    outside_operators: int = Field(ge=0)
+    outside_ms: float
+
+
 class Latency(Document):
     """Calls without any profiling, between those that were profiled.
 
@@ -125,12 +143,15 @@ class NextStep(Document):
 
 
 class Profile(Document):
-    """Profile of one artifact.
+    """Profile of one file.
 
     Attributes:
-        file: Name of the artifact.
+        file: Name of the file; behind that of its folder where several have the same.
+        of_build: It is an artifact of the build; else a file that was named beside or instead of one.
+        sha256: Of the file.
+        delegate_nodes: Parts of the graph that a delegate runs, each entered and left once per call; None for ExecuTorch.
         runtime: Runtime that executed it.
-        precision: Of the artifact.
+        precision: Of the artifact; of a file that is not the build's the arithmetic of most of its multiply-adds.
         method: `profiler`: the runtime's own times. `prefixes`: estimated from programs that were cut after ever more operators.
         resolution_us: Smallest time that the method tells apart from none; None for `prefixes`, whose quartiles say it.
         threads: Of the runtime.
@@ -141,11 +162,15 @@ class Profile(Document):
         operators: In order of execution.
         types: By type, longest first.
         layers: By layer, longest first; operators of no known layer are `unknown`.
+        work: By kind of work, in the order of `mvtool.profiling.kinds.KINDS`.
         steps: At most three, the largest saving first.
         notes: What a reader should know, one sentence each.
     """
 
     file: str
+    of_build: bool = True
+    sha256: str | None = None
+    delegate_nodes: int | None = None
     runtime: Runtime
     precision: Precision
     method: Literal["profiler", "prefixes"]
@@ -158,16 +183,17 @@ class Profile(Document):
     operators: tuple[OperatorTime, ...]
     types: tuple[Group, ...]
     layers: tuple[Group, ...]
+    work: tuple[WorkTime, ...] = ()
     steps: tuple[NextStep, ...]
     notes: tuple[str, ...] = ()
 
 
 class Profiles(Document):
-    """Profiles of artifacts of one build.
+    """Profiles of artifacts of one build, and of other files that were named with it.
 
     Attributes:
         schema_id: Always `mvtool.profile/1`; the JSON key is `schema`.
-        model: Name of the model.
+        model: Name of the model; where no build was given, that of the first file without its suffix.
         device: Name of the processor.
         load: Load average of the machine when it began; None where the system does not tell.
         profiles: One per artifact.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -16,8 +17,8 @@ from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import RunnerError
 from mvtool.extras import require
 from mvtool.profiling import fine_clock, tflite_graph
-from mvtool.profiling.alignment import align
 from mvtool.profiling.measured import Measured, Timed
+from mvtool.profiling.partition import delegate_nodes, places
 from mvtool.profiling.record import Latency
 from mvtool.profiling.written import Written
 
@@ -45,27 +46,30 @@ def measure(path: Path, calls: int, threads: int) -> Measured:
     clock = fine_clock.library()
     found = _run(path, calls, threads, clock)
     graph, written = tflite_graph.read(path)
-    kinds = [operator.kind for operator in written.operators]
-    places = align(kinds, found["names"], found["delegated"])
-    rows = zip(found["names"], found["delegated"], found["operators_ms"], places, strict=True)
+    origins = places(written.operators, found["names"], found["delegated"], found["nodes"])
+    rows = zip(found["names"], found["delegated"], found["operators_ms"], origins, strict=True)
+    reasons = _Reasons(graph, written.operators)
+    nodes = delegate_nodes(found["delegated"], found["nodes"])
     timed = [
         Timed(
             executed=name,
             written=place,
             ms=(low, middle, high),
             delegated=inside,
-            reason=None if inside else _reason(graph, written.operators, place),
+            reason=None if inside else reasons(place),
         )
         for name, inside, (low, middle, high), place in rows
     ]
     low, middle, high = (float(value) / 1e6 for value in np.percentile(found["latency_ns"], (25, 50, 75)))
     latency = Latency(median_ms=middle, low_ms=low, high_ms=high, calls=len(found["latency_ns"]))
     notes = [COARSE] if found["resolution_us"] >= 1.0 else []
-    if lost := sum(place is None for place in places):
+    if lost := sum(place is None for place in origins):
         notes.append(
             f"{lost} executed operators fit no operator of the file in order; their layer and work are unknown."
         )
-    return Measured(written, tuple(timed), latency, "profiler", found["resolution_us"], tuple(notes))
+    return Measured(
+        written, tuple(timed), latency, "profiler", found["resolution_us"], tuple(notes), delegate_nodes=nodes
+    )
 
 
 def _run(path: Path, calls: int, threads: int, clock: Path | None) -> dict[str, Any]:
@@ -91,17 +95,27 @@ def _run(path: Path, calls: int, threads: int, clock: Path | None) -> dict[str, 
     return document
 
 
-def _reason(graph: Graph, operators: Sequence[Written], place: int | None) -> str:
-    """Why XNNPACK does not run an operator, found by asking it about that operator alone."""
-    if place is None:
-        return "unknown: it is no operator of the file"
-    operator = operators[place]
-    types = ", ".join(operator.dtypes)
-    if taken_alone(graph, place):
-        return "XNNPACK takes it alone; the delegate left this place out when it divided the graph"
-    if any(kind not in ("float32", "int8") for kind in operator.dtypes):
-        return f"XNNPACK takes no {operator.kind} of {types}; its kernels are for float32 and int8"
-    return f"XNNPACK takes no {operator.kind} of {types} with these shapes and options, not alone either"
+class _Reasons:
+    """Why XNNPACK does not run operators, found by asking it about each alone; what looks alike is asked about once."""
+
+    def __init__(self, graph: Graph, operators: Sequence[Written]) -> None:
+        self._graph, self._operators = graph, operators
+        self._taken: dict[tuple[object, ...], bool] = {}
+
+    def __call__(self, place: int | None) -> str:
+        """The reason for the operator at an index of the file."""
+        if place is None:
+            return "unknown: it is no operator of the file"
+        operator = self._operators[place]
+        key = tflite_graph.looks(self._graph, self._graph.operators[place])
+        if key not in self._taken:
+            self._taken[key] = taken_alone(self._graph, place)
+        if self._taken[key]:
+            return "XNNPACK takes it alone; the delegate left this place out when it divided the graph"
+        types = ", ".join(operator.dtypes)
+        if any(kind not in ("float32", "int8") for kind in operator.dtypes):
+            return f"XNNPACK takes no {operator.kind} of {types}; its kernels are for float32 and int8"
+        return f"XNNPACK takes no {operator.kind} of {types} with these shapes and options, not alone either"
 
 
 def taken_alone(graph: Graph, place: int) -> bool:
@@ -112,17 +126,30 @@ def taken_alone(graph: Graph, place: int) -> bool:
         place: Index of the operator.
     """
     interpreters = require("ai_edge_litert.interpreter", "to look at the delegation of a TFLite file")
-    operator = graph.operators[place]
-    # Another object, because serialising drops what is not used.
-    alone = Graph.parse(graph.serialise())
-    (only,) = [candidate for index, candidate in enumerate(alone.operators) if index == place]
-    fed = [
-        int(tensor) for tensor in dict.fromkeys(map(int, only.inputs)) if tensor >= 0 and alone.constant(tensor) is None
-    ]
-    made = [int(tensor) for tensor in only.outputs]
-    alone.replace_operators([only])
-    alone.set_ports([(f"in{t}", t) for t in fed], [(f"out{t}", t) for t in made])
-    assert graph.kind(operator) == alone.kind(only)
-    interpreter = interpreters.Interpreter(model_content=alone.serialise(), num_threads=1)
+    interpreter = interpreters.Interpreter(model_content=_alone(graph, graph.operators[place]), num_threads=1)
     interpreter.allocate_tensors()
     return any(found["op_name"] in DELEGATE_KINDS for found in interpreter._get_ops_details())
+
+
+def _alone(graph: Graph, operator: Any) -> bytes:
+    """A model of one operator of another; the other stays as it is."""
+    alone = Graph.empty()
+    only = copy.copy(operator)
+    alone.model.operatorCodes, only.opcodeIndex = [graph.model.operatorCodes[operator.opcodeIndex]], 0
+    places = {-1: -1}
+
+    def moved(tensor: int) -> int:
+        if tensor not in places:
+            own = copy.copy(graph.body.tensors[tensor])
+            alone.model.buffers.append(copy.copy(graph.model.buffers[own.buffer]))
+            own.buffer = len(alone.model.buffers) - 1
+            alone.body.tensors.append(own)
+            places[tensor] = len(alone.body.tensors) - 1
+        return places[tensor]
+
+    only.inputs = [moved(int(tensor)) for tensor in operator.inputs]
+    only.outputs = [moved(int(tensor)) for tensor in operator.outputs]
+    fed = [tensor for tensor in dict.fromkeys(only.inputs) if tensor >= 0 and alone.constant(tensor) is None]
+    alone.replace_operators([only])
+    alone.set_ports([(f"in{t}", t) for t in fed], [(f"out{t}", t) for t in only.outputs])
+    return alone.serialise()

@@ -17,6 +17,7 @@ from mvtool.ports import Precision, Runtime
 from mvtool.profiling import executorch, tflite
 from mvtool.profiling.profile import Options, assemble, chosen, profile
 from mvtool.profiling.record import PROFILE_SCHEMA, Profile
+from mvtool.profiling.subjects import of_build
 from mvtool.schemas import published
 
 pytestmark = [
@@ -101,7 +102,8 @@ def test_short_of_time_operators_are_timed_together(tiny_build: Build) -> None:
     assert told[-1] == (len(measured.timed), len(measured.timed))
     from mvtool.profiling.layers import KnownLayers
 
-    found = assemble(entry, measured, KnownLayers.none(), "not asked for", 1)
+    (subject,) = of_build(tiny_build, [entry])
+    found = assemble(subject, measured, KnownLayers.none(), "not asked for", 1)
     assert {row.layer for row in found.operators} == {None}
     assert any(row.type.startswith("several operators") for row in found.operators)
 
