@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,15 @@ from mvtool.build import Build
 from mvtool.cli.convert import command as convert_command
 from mvtool.cli.verify import command as verify_command
 from mvtool.converters import autotune
-from mvtool.converters.autotune import Times
-from mvtool.converters.recipe import recipe_for
-from mvtool.errors import UsageError
+from mvtool.converters.autotune import Times, Tuning
+from mvtool.converters.jobs import Job
+from mvtool.converters.recipe import Forms, recipe_for
+from mvtool.converters.spots import spots
+from mvtool.converters.targets import Emitted
+from mvtool.converters.worker import Made, Stages
+from mvtool.errors import ConversionError, UsageError
 from mvtool.ports import Precision, Runtime, StateLayout
+from mvtool.program import StreamProgram
 from mvtool.streaming.conv import StreamConv3d
 
 TFLITE = recipe_for(Runtime.TFLITE, Precision.INT8)
@@ -49,7 +56,7 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize("layout", list(StateLayout))
 def test_spots_of_a_stream(layout: StateLayout) -> None:
-    found = autotune.spots(captured(net(), "1x3x1x64x64"), TFLITE, layout)
+    found = spots(captured(net(), "1x3x1x64x64"), TFLITE, layout)
     assert [(spot.kind, spot.layer, spot.forms) for spot in found] == [
         ("temporal", "first", ("depthwise", "taps")),
         ("temporal", "second", ("depthwise", "taps")),
@@ -68,6 +75,61 @@ def test_a_form_must_win_beyond_chance() -> None:
     assert not Times([9.9] * 20).beats(slow)
     # Faster in the median, but not in most of the rounds.
     assert not Times([9.0] * 11 + [30.0] * 9).beats(Times([10.0] * 20))
+
+
+class Emitting:
+    """Stands for the conversion: a file tells the forms that it was asked for; `refused` cannot be converted."""
+
+    def __init__(self, refused: str = "") -> None:
+        self._refused = refused
+
+    def __call__(self, job: Job, program: StreamProgram, stages: Stages) -> Made:
+        if self._refused in job.forms.temporal.values():
+            raise ConversionError("this form has no kernel")
+        Path(str(job.output)).write_text(job.forms.model_dump_json())
+        return Made(program, Emitted(ports=None), job.forms)  # type: ignore[arg-type]
+
+
+def tuned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, micros: dict[str, float], refused: str = ""
+) -> tuple[Made, str]:
+    """Tune the net with files that take `micros` by what they hold, and the notes."""
+
+    def race(files: Sequence[Path]) -> list[Times]:
+        return [
+            Times([next((us for key, us in micros.items() if key in file.read_text()), 10.0)] * 24) for file in files
+        ]
+
+    monkeypatch.setattr(autotune, "race", race)
+    output = str(folder / "net.tflite")
+    job = Job(kind="emit", program="", target=Runtime.TFLITE, precision=Precision.FP32, output=output, tune=True)
+    stages = Stages(io.StringIO())
+    made = Tuning(job, captured(net(), "1x3x1x64x64"), Emitting(refused), stages).run()
+    return made, " ".join(stages.notes)
+
+
+def test_the_fastest_forms_are_kept_where_the_whole_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = tuned(tmp_path, monkeypatch, {"taps": 8.0, ":4": 9.0, ":2": 5.0})
+    assert list(made.forms.pixels.values()) == [2]
+    assert len(made.forms.temporal) == 3
+    assert (tmp_path / "net.tflite").read_text() == made.forms.model_dump_json()
+    assert [(t.form, t.chosen) for t in made.trials if t.kind == "whole"] == [("recipe's", False), ("chosen", True)]
+    assert [p.name for p in tmp_path.iterdir()] == ["net.tflite"]
+
+
+def test_forms_that_do_not_pay_in_the_whole_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Alone two pixels are faster; the whole artifact, whose file names its convolution as well, is not.
+    made, _ = tuned(tmp_path, monkeypatch, {'"conv3d":2': 11.0, ":2": 5.0})
+    assert not made.forms
+    assert (tmp_path / "net.tflite").read_text() == Forms().model_dump_json()
+    assert [t.chosen for t in made.trials if t.kind == "whole"] == [True, False]
+
+
+def test_a_form_that_cannot_be_converted_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, notes = tuned(tmp_path, monkeypatch, {}, refused="taps")
+    assert not made.forms
+    assert "first was timed in depthwise only: this form has no kernel" in notes
+    assert {t.form for t in made.trials if t.kind == "temporal"} == {"depthwise"}
 
 
 @pytest.mark.slow
