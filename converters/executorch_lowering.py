@@ -27,20 +27,33 @@ KEPT_META = frozenset({"val", "tensor_meta"})
 
 
 def _named(*names: str) -> Callable[[Any], bool]:
-    return lambda target: any(str(target).startswith(name) or name in getattr(target, "__name__", "") for name in names)
+    def acts(node: Any) -> bool:
+        target = node.target
+        return any(str(target).startswith(name) or name in getattr(target, "__name__", "") for name in names)
 
+    return acts
+
+
+def _mixes_types(node: Any) -> bool:
+    """Whether an operator's arguments have not all the type of its result."""
+    types = {getattr(value, "dtype", None) for value in (_value(node), *map(_value, node.all_input_nodes))}
+    return len(types) > 1 or len(node.all_input_nodes) < sum(argument is not None for argument in node.args)
+
+
+_PROMOTED = _named("aten.add.", "aten.mul.", "aten.sub.", "aten.div.", "aten.minimum.")
 
 ACTS_ON: dict[str, Callable[[Any], bool]] = {
-    "SymToTensorPass": lambda target: False,
+    "SymToTensorPass": lambda node: False,
     "NormalizeTransposePass": _named("aten.t."),
-    "ReplaceBrokenOpsWithFunctionalOpsPass": lambda target: bool(getattr(target, "is_view", False)),
+    "ReplaceBrokenOpsWithFunctionalOpsPass": lambda node: bool(getattr(node.target, "is_view", False)),
+    "RemoveMixedTypeOperators": lambda node: _PROMOTED(node) and _mixes_types(node),
     "DimOrderOpsRevertPass": _named("dim_order_ops."),
     "MemoryFormatOpsPass": _named("aten._to_copy", "aten.empty", "aten.clone"),
     "LegalizePortableDimOrderPass": _named(
         "aten._adaptive_avg", "aten.avg_pool", "aten.expand", "aten.mean", "aten.sum"
     ),
 }
-"""Operators that each of these passes changes, by their source; without one of them a pass only copies the graph.
+"""Nodes that each of these passes changes, by their source; without one of them a pass only copies the graph.
 Symbolic sizes do not occur: every port of a stream program has a fixed shape."""
 
 
@@ -172,8 +185,8 @@ def _without_retracing() -> Iterator[None]:
         acts_on = ACTS_ON.get(type(self).__name__)
         own = any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in hooks)
         if acts_on is not None:
-            own = any(acts_on(node.target) for node in graph_module.graph.nodes if node.op == "call_function")
-        if own or any(node.op == "get_attr" for node in graph_module.graph.nodes):
+            own = any(acts_on(node) for node in graph_module.graph.nodes if node.op == "call_function")
+        if own or any(node.op == "get_attr" and _value(node) is None for node in graph_module.graph.nodes):
             return original(self, graph_module)
         fill_values(graph_module)
         return base.PassResult(graph_module, True)
@@ -205,6 +218,10 @@ def _has_value(node: torch.fx.Node) -> bool:
     if "dequantize_per" in name:
         return value is not None and value.dtype is not torch.int8
     return value is not None and ("quantize_per" not in name or value.dtype is torch.int8)
+
+
+def _value(node: Any) -> Any:
+    return node.meta.get("val")
 
 
 def _tensors(arguments: Any) -> list[Any]:

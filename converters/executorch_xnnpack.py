@@ -8,7 +8,7 @@ the permutations of the program itself are counted too; each costs a copy of the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +24,31 @@ def fold_movement(graph: XNNGraph) -> None:
     _drop_unused(graph)
 
 
+class _Readers:
+    """Which inputs of which nodes read a value."""
+
+    def __init__(self, graph: XNNGraph) -> None:
+        self._places: dict[int, list[tuple[Any, str]]] = {}
+        for node in graph.xnodes:
+            for name in _input_fields(type(node.xnode_union)):
+                self._places.setdefault(getattr(node.xnode_union, name), []).append((node, name))
+
+    def redirect(self, old: int, new: int) -> bool:
+        """Let all that read `old` read `new`."""
+        places = self._places.pop(old, [])
+        for node, name in places:
+            setattr(node.xnode_union, name, new)
+        self._places.setdefault(new, []).extend(places)
+        return bool(places)
+
+    def moved(self, node: Any, old: int) -> None:
+        """`node`, which has one input, reads another value than `old` now."""
+        self._places[old].remove((node, "input_id"))
+        self._places.setdefault(node.xnode_union.input_id, []).append((node, "input_id"))
+
+
 def _pass(graph: XNNGraph) -> bool:
+    readers = _Readers(graph)
     values = {_tensor(value).id_out: value for value in graph.xvalues}
     makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}
     outputs = set(graph.output_ids)
@@ -35,10 +59,12 @@ def _pass(graph: XNNGraph) -> bool:
             continue
         before = makers.get(operator.input_id)
         if before is not None and _kind(before) in (TRANSPOSE, RESHAPE) and _same_grid(values, before):
+            source = operator.input_id
             changed |= _compose(node, before, values)
+            readers.moved(node, source)
         operator = node.xnode_union
         if _moves_nothing(operator, values) and operator.output_id not in outputs:
-            changed |= _read_instead(graph, operator.output_id, operator.input_id)
+            changed |= readers.redirect(operator.output_id, operator.input_id)
     return changed
 
 
@@ -81,30 +107,21 @@ def _moves_nothing(operator: Any, values: dict[int, Any]) -> bool:
     return _dims(values[operator.input_id]) == _dims(values[operator.output_id])
 
 
-def _read_instead(graph: XNNGraph, old: int, new: int) -> bool:
-    found = False
-    for node in graph.xnodes:
-        for name in _input_fields(node.xnode_union):
-            if getattr(node.xnode_union, name) == old:
-                setattr(node.xnode_union, name, new)
-                found = True
-    return found
-
-
 def _drop_unused(graph: XNNGraph) -> None:
     """Remove operators whose results nobody reads."""
     while True:
         read = set(graph.output_ids)
         for node in graph.xnodes:
-            read.update(getattr(node.xnode_union, name) for name in _input_fields(node.xnode_union))
+            read.update(getattr(node.xnode_union, name) for name in _input_fields(type(node.xnode_union)))
         kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]
         if len(kept) == len(graph.xnodes):
             return
         graph.xnodes[:] = kept
 
 
-def _input_fields(operator: Any) -> Iterator[str]:
-    return (f.name for f in dataclasses.fields(operator) if f.name.endswith("_id") and f.name != "output_id")
+@cache
+def _input_fields(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name.endswith("_id") and f.name != "output_id")
 
 
 def _kind(operator: Any) -> str:
