@@ -155,13 +155,16 @@ def _inputs(
 
 def _judge(module: nn.Module, changes: Sequence[Change]) -> None:
     for change in changes:
+        if change.kind is Kind.BUFFER and change.same_form:
+            continue
+        # Looking for the line of the source takes as long as a step.
         place = f"{change.path!r}{places.of_attribute(module, change.path)}"
         if change.kind is Kind.PARAMETER:
             raise CaptureError(
                 f"The forward pass writes the parameter {place} in eval mode; parameters are constants in an artifact. "
                 "Keep what changes from frame to frame in a registered buffer."
             )
-        if change.kind is Kind.BUFFER and not change.same_form:
+        if change.kind is Kind.BUFFER:
             raise CaptureError(
                 f"The forward pass changes the buffer {place} from {change.before} to {change.after}; a state keeps its "
                 "shape and type for ever. Register it with its final shape and initial value, and write it with copy_."
