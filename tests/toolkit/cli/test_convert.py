@@ -57,6 +57,7 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "own.txt",
     ]
     words += ["--resolution", "192x256", "--frames", "8", "--rewrite", "2plus1d:2", "--state-layout", "ring"]
+    words += ["--autotune", "--recipe", "tuned"]
     words += ["--max-drop", "0.02", "--evaluation", "motion:clips=100"]
     words += ["--kwargs", '{"width": 64}', "--stage-timeout", "30"]
     words += ["--initial", "h=0.5", "--forward-kwargs", '{"last": true}']
@@ -83,6 +84,8 @@ def test_every_option_reaches_the_pipeline(asked: dict[str, Any]) -> None:
         "labels": "own.txt",
         "rewrite": "2plus1d:2",
         "state_layout": "ring",
+        "autotune": True,
+        "recipe": Path("tuned"),
         "max_drop": 0.02,
         "evaluation": "motion:clips=100",
         "preprocessing": Preprocessing(resize_short_side=8, crop=(8, 8), mean=(0.45, 0.44, 0.43), std=(0.2, 0.2, 0.2)),

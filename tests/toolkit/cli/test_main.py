@@ -185,7 +185,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_a_signal_to_a_real_process(number: signal.Signals, expected: int, tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(
         "import time, click\n@click.command('sleeper')\ndef command():\n    print('ready', flush=True)\n"
-        "    try:\n        time.sleep(60)\n    finally:\n        time.sleep(0.5)\n        print('cleaned', flush=True)\n"
+        "    try:\n        time.sleep(60)\n    finally:\n        print('cleaning', flush=True)\n        time.sleep(0.5)\n"
+        "        print('cleaned', flush=True)\n"
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
@@ -198,7 +199,7 @@ def test_a_signal_to_a_real_process(number: signal.Signals, expected: int, tmp_p
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.1)
         process.send_signal(number)
-        time.sleep(0.2)
+        assert process.stdout.readline() == b"cleaning\n"
         # Another one does not disturb the cleaning up.
         process.send_signal(signal.SIGTERM if number != signal.SIGINT else 0)
         printed, shown = process.communicate(timeout=30)
