@@ -30,7 +30,7 @@ class _Readers:
     def __init__(self, graph: XNNGraph) -> None:
         self._places: dict[int, list[tuple[Any, str]]] = {}
         for node in graph.xnodes:
-            for name in _input_fields(type(node.xnode_union)):
+            for name in _input_fields(node.xnode_union):
                 self._places.setdefault(getattr(node.xnode_union, name), []).append((node, name))
 
     def redirect(self, old: int, new: int) -> bool:
@@ -112,15 +112,20 @@ def _drop_unused(graph: XNNGraph) -> None:
     while True:
         read = set(graph.output_ids)
         for node in graph.xnodes:
-            read.update(getattr(node.xnode_union, name) for name in _input_fields(type(node.xnode_union)))
+            read.update(getattr(node.xnode_union, name) for name in _input_fields(node.xnode_union))
         kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]
         if len(kept) == len(graph.xnodes):
             return
         graph.xnodes[:] = kept
 
 
+def _input_fields(operator: Any) -> tuple[str, ...]:
+    kind: Any = type(operator)
+    return _fields_of(kind)
+
+
 @cache
-def _input_fields(kind: type) -> tuple[str, ...]:
+def _fields_of(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(kind) if f.name.endswith("_id") and f.name != "output_id")
 
 
