@@ -93,9 +93,6 @@ class Request:
     Attributes:
         artifacts: Target and precision of each file.
         clips: The user's calibration data.
-        autotune: Time the forms that operators may have on this machine and keep the fastest, see `mvtool.converters.autotune`;
-            one worker at a time then.
-        recipe: Build folder of the same model whose forms of operators are used again.
         stage_timeout_s: Longest time of one stage of a worker.
         parallel: Worker processes at a time.
         options: What the manifest says of the conversion.
@@ -181,6 +178,9 @@ def convert(
             the input's size.
         state_layout: `shift`: a queue of past frames is one port, which the graph shifts; `ring`: each of its frames is a port,
             the graph gives the newest and the app moves pointers, see `mvtool.ports.RingBinding`.
+        autotune: Time the forms that operators may have on this machine and keep the fastest, see `mvtool.converters.autotune`;
+            one worker at a time then.
+        recipe: Build folder of the same model whose forms of operators are used again.
         stage_timeout_s: Longest time of one stage in one worker.
         parallel: Worker processes at a time; the number of cores by default, at most 4.
         listener: Told of every stage.

@@ -8,6 +8,7 @@ exact in float64 but for the last bits, so their order is of no account to what 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +21,7 @@ MOST_TAPS = 64
 
 def suits(weight: Sequence[int], groups: int) -> bool:
     """Whether a convolution with weights of this shape is one that `tap_sums` computes."""
-    taps = 1
-    for size in weight[1:]:
-        taps *= size
-    return groups > 1 and weight[0] == groups and taps <= MOST_TAPS
+    return groups > 1 and weight[0] == groups and math.prod(weight[1:]) <= MOST_TAPS
 
 
 def tap_sums(
