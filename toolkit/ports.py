@@ -204,8 +204,10 @@ class TensorPort(Document):
         """
         real = np.asarray(stored).reshape(self.shape)
         if self.quantization is not None:
-            offset = real.astype(np.int32) - self.quantization.zero_point
-            real = offset.astype(np.float32) * np.float32(self.quantization.scale)
+            # Exact: both are integers of at most 24 bits.
+            real = real.astype(np.float32)
+            real -= np.float32(self.quantization.zero_point)
+            real *= np.float32(self.quantization.scale)
         elif self.dtype == "float16":
             real = real.astype(np.float32)
         if self.multiplier != 1.0:

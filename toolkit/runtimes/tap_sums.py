@@ -1,7 +1,7 @@
 """Depthwise convolution in float64, tap by tap.
 
 For float64 torch has one kernel per group only: hundreds of tiny matrix products for a depthwise layer, most of the time
-of a step. Here the layer is one multiplication and addition per tap over all channels. Sums of products of float16 numbers are
+of a step. Here the layer is one multiplication and addition per tap over all channels, which lie side by side in memory. Sums of products of float16 numbers are
 exact in float64 but for the last bits, so their order is of no account to what is rounded to float16.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,25 +45,24 @@ def tap_sums(
         (N, groups, *extents of the result), in the type of `value`.
     """
     groups, per_group, *kernel = weight.shape
+    last = value.movedim(1, -1)
     if any(padding):
-        value = F.pad(value, [amount for amount in reversed(padding) for _ in range(2)])
-    grouped = value.reshape(value.shape[0], groups, per_group, *value.shape[2:])
+        last = F.pad(last, [0, 0, *(amount for amount in reversed(padding) for _ in range(2))])
+    grouped = last.reshape(*last.shape[:-1], groups, per_group).movedim(-1, 0).contiguous()
     extents = [
         (size - (k - 1) * d - 1) // s + 1
-        for size, k, d, s in zip(value.shape[2:], kernel, dilation, stride, strict=True)
+        for size, k, d, s in zip(last.shape[1:-1], kernel, dilation, stride, strict=True)
     ]
-    column = (1, -1, *[1] * len(kernel))
-    start = value.new_zeros(()) if bias is None else bias.reshape(column)
-    total = start.expand(value.shape[0], groups, *extents).clone()
-    taps = list(itertools.product(*map(range, kernel)))
-    for channel, tap in itertools.product(range(per_group), taps):
-        window = tuple(
+    start = value.new_zeros(groups) if bias is None else bias
+    total = start.expand(value.shape[0], *extents, groups).clone()
+    # By tap: (C / groups, *kernel, groups).
+    factors = weight.movedim(0, -1).contiguous()
+    for channel, tap in itertools.product(range(per_group), itertools.product(*map(range, kernel))):
+        window: tuple[slice, ...] = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, extents, stride, strict=True)
         )
-        seen: tuple[Any, ...] = (slice(None), slice(None), channel, *window)
-        factors: tuple[Any, ...] = (slice(None), channel, *tap)
-        total.addcmul_(grouped[seen], weight[factors].reshape(column))
-    return total
+        total.addcmul_(grouped[channel][(slice(None), *window)], factors[channel][tap])
+    return total.movedim(-1, 1)
 
 
 def convolution(

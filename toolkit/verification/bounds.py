@@ -86,7 +86,9 @@ def step_distance(actual: AnyArray, simulated: AnyArray, step: float) -> StepDis
     Raises:
         ValueError: The shapes differ.
     """
-    distance = np.abs(_difference(actual, simulated)) / step
+    distance = _difference(actual, simulated)
+    np.abs(distance, out=distance)
+    distance /= step
     if distance.size == 0:
         return StepDistance(0.0, 0.0)
     # Written so that a value that is not a number counts as far away.
@@ -109,5 +111,6 @@ def snr_db(actual: AnyArray, reference: AnyArray) -> float:
 def _difference(actual: AnyArray, reference: AnyArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     if actual.shape != reference.shape:
         raise ValueError(f"shape {actual.shape} differs from {reference.shape}")
-    wide: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = actual.astype(np.float64) - reference.astype(np.float64)
+    wide: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = actual.astype(np.float64)
+    wide -= reference
     return wide

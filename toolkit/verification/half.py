@@ -16,6 +16,7 @@ import numpy as np
 from mvtool.ports import StateForm
 from mvtool.runtimes.pytorch import PURE
 from mvtool.runtimes.tap_sums import convolution
+from mvtool.verification.integers import dequantize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 FLOAT16_SMALLEST_NORMAL = 2.0**-14
 """IEEE 754-2008, table 3.5; a smaller scale stays float32 in the artifact."""
-PER_TENSOR = frozenset({"quantize_per_tensor", "dequantize_per_tensor"})
 ACCUMULATORS = frozenset({StateForm.MEAN, StateForm.COUNTER, StateForm.PHASE})
 SUMS = frozenset({"conv2d", "linear", "matmul", "bmm", "mm", "mean", "sum", "avg_pool2d"})
 # Element-wise operators of an accumulator's update.
@@ -41,10 +41,9 @@ def half_precision(program: StreamProgram) -> Callable[[Any], None]:
     def edit(module: Any) -> None:
         exact = _exact_nodes(program, module.graph)
         for node in list(module.graph.nodes):
-            if _operator(node) in PER_TENSOR:
+            if _operator(node) in GRIDS:
                 _half_scale(node)
-            if _operator(node) == "quantize_per_tensor":
-                node.target = quantize
+                node.target = GRIDS[_operator(node)]
             if _operator(node) in SUMS:
                 _widen(module.graph, node)
             if node not in exact and _is_float_result(node):
@@ -68,7 +67,10 @@ def steps_of(value: Tensor, scale: float) -> Tensor:
 
 def quantize(value: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: Any) -> Tensor:
     """The grid's integers, halves to even."""
-    return (steps_of(value, scale).round() + zero_point).clamp(low, high).to(dtype)
+    return steps_of(value, scale).round_().add_(zero_point).clamp_(low, high).to(dtype)
+
+
+GRIDS: dict[str, Callable[..., Tensor]] = {"quantize_per_tensor": quantize, "dequantize_per_tensor": dequantize}
 
 
 def _widen(graph: Any, node: Any) -> None:
@@ -99,13 +101,13 @@ def to_half(value: Tensor) -> Tensor:
     return value.half().float()
 
 
-for function in (to_half, to_wide):
+for function in (to_half, to_wide, quantize):
     setattr(function, PURE, True)
 
 
 def hard_swish(value: Tensor) -> Tensor:
     """Hard-swish as Core ML computes it in float16: a thresholded value times a rounded hard sigmoid."""
-    gate = to_half((value / 6.0 + 0.5).clamp(0.0, 1.0))
+    gate = to_half((value / 6.0).add_(0.5).clamp_(0.0, 1.0))
     return to_half(value * gate)
 
 

@@ -19,6 +19,7 @@ from mvtool.quantization.plan import data_inputs, operator_of
 from mvtool.quantization.policy import CLAMP_OPERATORS
 from mvtool.quantization.pt2e_graph import attribute_of
 from mvtool.runtimes.borders import Borders
+from mvtool.runtimes.pytorch import PURE
 from mvtool.runtimes.tflite_simulation.weights import is_dense, round_dynamically
 from mvtool.runtimes.xnnpack_arithmetic import product_factor, sum_factors, weighted_factors
 
@@ -37,6 +38,9 @@ def integer_arithmetic(module: Any) -> None:
             operation = _operation(node)
             if operation is not None:
                 _replace(module, node, operation)
+    for node in module.graph.nodes:
+        if node.op == "call_function" and operator_of(node) in GRIDS:
+            node.target = GRIDS[operator_of(node)]
     module.graph.eliminate_dead_code()
     module.recompile()
 
@@ -140,34 +144,49 @@ def steps_of(value: Tensor, scale: float) -> Tensor:
     return value * (1.0 / scale)
 
 
+def quantize(value: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """The grid's integers, halves to even, as PT2E defines them."""
+    return steps_of(value, scale).round_().add_(zero_point).clamp_(low, high).to(dtype)
+
+
+def dequantize(stored: Tensor, scale: float, zero_point: int, *_: object, **__: object) -> Tensor:
+    """The grid's real numbers in float32, as PT2E defines them; what else its operator is given says nothing more."""
+    return offset(stored, zero_point).mul_(scale)
+
+
 def offset(stored: Tensor, zero_point: int) -> Tensor:
     """`stored - zero point`, integers in float32."""
-    return stored.float() - zero_point
+    return stored.float().sub_(zero_point)
 
 
 def store(value: Tensor, low: float, high: float, zero_point: int) -> Tensor:
     """Steps from the zero point, already rounded, as int8."""
-    return (value.clamp(low, high) + zero_point).to(torch.int8)
+    return value.clamp(low, high).add_(zero_point).to(torch.int8)
 
 
 def total(first: Tensor, second: Tensor, factor: float, other: float) -> Tensor:
     """Sum; halves up. In float64 the products are exact, as they are on integers."""
-    return torch.floor(first.double() * factor + second.double() * other + 0.5).float()
+    return first.double().mul_(factor).add_(second.double().mul_(other)).add_(0.5).floor_().float()
 
 
 def product(first: Tensor, second: Tensor, factor: float) -> Tensor:
     """Product; halves to even."""
-    return torch.round(first * second * factor)
+    return (first * second).mul_(factor).round_()
 
 
 def convolution(value: Tensor, weight: Tensor, bias: Tensor | None, factors: Tensor, *options: Any) -> Tensor:
     """Convolution of (N, C, H, W) by integers; halves to even."""
-    return torch.round(F.conv2d(value, weight, bias, *options) * factors.reshape(1, -1, 1, 1))
+    return F.conv2d(value, weight, bias, *options).mul_(factors.reshape(1, -1, 1, 1)).round_()
 
 
 def dense(value: Tensor, weight: Tensor, bias: Tensor | None, factors: Tensor) -> Tensor:
     """Dense layer over the last axis by integers; halves to even."""
-    return torch.round(F.linear(value, weight, bias) * factors)
+    return F.linear(value, weight, bias).mul_(factors).round_()
+
+
+GRIDS: dict[str, Callable[..., Tensor]] = {"quantize_per_tensor": quantize, "dequantize_per_tensor": dequantize}
+for function in (quantize, dequantize, offset):
+    setattr(function, PURE, True)
 
 
 def _sum(module: Any, operation: _Operation) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:

@@ -26,10 +26,10 @@ def quantize(call: Call) -> Kernel:
     carrier = carrier_dtype(target)
     if zero_point is None:
         call.bind(scale)
-        return lambda x, s: torch.clamp(torch.round(x / s), low, high).to(carrier)
+        return lambda x, s: (x / s).round_().clamp_(low, high).to(carrier)
     call.bind(scale)
     call.bind(zero_point)
-    return lambda x, s, z: torch.clamp(torch.round(x / s) + z, low, high).to(carrier)
+    return lambda x, s, z: (x / s).round_().add_(z).clamp_(low, high).to(carrier)
 
 
 @operator("dequantize")
@@ -41,9 +41,9 @@ def dequantize(call: Call) -> Kernel:
     scale, zero_point = scale_and_zero_point(call, x)
     call.bind(scale)
     if zero_point is None:
-        return lambda x, s: x.to(torch.float32) * s
+        return lambda x, s: x.to(torch.float32).mul_(s)
     call.bind(zero_point)
-    return lambda x, s, z: (x.to(torch.float32) - z) * s
+    return lambda x, s, z: x.to(torch.float32).sub_(z).mul_(s)
 
 
 def scale_and_zero_point(call: Call, x: TensorType) -> tuple[torch.Tensor, torch.Tensor | None]:
