@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from mvtool.converters.executorch_graph import biases_apart, spelled, with_int8_ports
-from mvtool.converters.executorch_lowering import PURPOSE, lower_to_executorch
+from mvtool.converters.executorch_lowering import lower_to_executorch
+from mvtool.converters.executorch_passes import PURPOSE
 from mvtool.converters.progress import part
 from mvtool.errors import ConversionError, RuntimeLoadError, UsageError
 from mvtool.extras import require

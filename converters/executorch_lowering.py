@@ -6,12 +6,14 @@ afterwards. Written against executorch 1.4.1, which the extra pins; the tests co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from mvtool.converters.executorch_graph import inputs_apart, is_weight_only
+from mvtool.converters.executorch_passes import PURPOSE, without_retracing
 from mvtool.converters.executorch_xnnpack import fold_movement
 from mvtool.extras import require
 
@@ -19,42 +21,10 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-PURPOSE = "to write ExecuTorch programs"
 PATTERN_SEARCHES = frozenset({"ConvertToSDPAPass", "ConvertToUpsampleBilinear2d"})
 """Passes that look for decomposed attention and resizing. Each exports its patterns anew, half of the whole
 conversion, and what they look for is never decomposed here: resizing is preserved, attention is delegated as it is."""
 KEPT_META = frozenset({"val", "tensor_meta"})
-
-
-def _named(*names: str) -> Callable[[Any], bool]:
-    def acts(node: Any) -> bool:
-        target = node.target
-        return any(str(target).startswith(name) or name in getattr(target, "__name__", "") for name in names)
-
-    return acts
-
-
-def _mixes_types(node: Any) -> bool:
-    """Whether an operator's arguments have not all the type of its result."""
-    types = {getattr(value, "dtype", None) for value in (_value(node), *map(_value, node.all_input_nodes))}
-    return len(types) > 1 or len(node.all_input_nodes) < sum(argument is not None for argument in node.args)
-
-
-_PROMOTED = _named("aten.add.", "aten.mul.", "aten.sub.", "aten.div.", "aten.minimum.")
-
-ACTS_ON: dict[str, Callable[[Any], bool]] = {
-    "SymToTensorPass": lambda node: False,
-    "NormalizeTransposePass": _named("aten.t."),
-    "ReplaceBrokenOpsWithFunctionalOpsPass": lambda node: bool(getattr(node.target, "is_view", False)),
-    "RemoveMixedTypeOperators": lambda node: _PROMOTED(node) and _mixes_types(node),
-    "DimOrderOpsRevertPass": _named("dim_order_ops."),
-    "MemoryFormatOpsPass": _named("aten._to_copy", "aten.empty", "aten.clone"),
-    "LegalizePortableDimOrderPass": _named(
-        "aten._adaptive_avg", "aten.avg_pool", "aten.expand", "aten.mean", "aten.sum"
-    ),
-}
-"""Nodes that each of these passes changes, by their source; without one of them a pass only copies the graph.
-Symbolic sizes do not occur: every port of a stream program has a fixed shape."""
 
 
 def lower_to_executorch(
@@ -72,8 +42,8 @@ def lower_to_executorch(
         The file's bytes, and the names of the operators that stayed outside the delegates.
     """
     exir = require("executorch.exir", PURPOSE)
-    if not plan_inputs:
-        exported = inputs_apart(exported)
+    # The passes change it.
+    exported = copy.deepcopy(exported) if plan_inputs else inputs_apart(exported)
     strip_origins(exported.graph_module)
     with adjusted_exporter():
         partitioner = _partitioner()
@@ -137,7 +107,7 @@ def adjusted_exporter() -> Iterator[None]:
         stack.enter_context(mock.patch.object(quant, "from_bias", staticmethod(bias_of)))
         stack.enter_context(mock.patch.object(tagged, "memory_sensitive_ops_nchw", sensitive))
         stack.enter_context(mock.patch.object(tagged, "input_to_nhwc", rounded_to_last))
-        stack.enter_context(_without_retracing())
+        stack.enter_context(without_retracing())
         yield
 
 
@@ -168,66 +138,6 @@ def _dynamic_to_last(layouts: Any, module: Any, dequantize: Any) -> None:
 
 def _to_copy() -> Any:
     return require("executorch.exir.dialects._ops", PURPOSE).ops.edge.aten._to_copy.default
-
-
-@contextmanager
-def _without_retracing() -> Iterator[None]:
-    """Skip the exporter's re-execution of the graph after passes that only edit it in place.
-
-    Twenty passes each end by interpreting the whole graph once to refresh its metadata, which took two
-    thirds of the conversion; here the metadata of the nodes that a pass added is computed instead.
-    """
-    base = require("executorch.exir.pass_base", PURPOSE)
-    original = base.ExportPass.call
-    hooks = ("call_operator", "call_submodule", "call_getitem", "placeholder", "output", "call_cond", "call_map")
-
-    def call(self: Any, graph_module: Any) -> Any:
-        acts_on = ACTS_ON.get(type(self).__name__)
-        own = any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in hooks)
-        if acts_on is not None:
-            own = any(acts_on(node) for node in graph_module.graph.nodes if node.op == "call_function")
-        if own or any(node.op == "get_attr" and _value(node) is None for node in graph_module.graph.nodes):
-            return original(self, graph_module)
-        fill_values(graph_module)
-        return base.PassResult(graph_module, True)
-
-    with mock.patch.object(base.ExportPass, "call", call):
-        yield
-
-
-def fill_values(module: torch.fx.GraphModule) -> None:
-    """Compute the example value of nodes that have none, and of conversions between int8 and float."""
-    import torch
-
-    for node in module.graph.nodes:
-        if node.op != "call_function" or _has_value(node):
-            continue
-        arguments = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        mode = next((a.fake_mode for a in _tensors(arguments) if hasattr(a, "fake_mode")), None)
-        with ExitStack() as stack:
-            if mode is not None:
-                stack.enter_context(mode)
-            node.meta["val"] = node.target(*arguments[0], **arguments[1])
-
-
-def _has_value(node: torch.fx.Node) -> bool:
-    """Whether the example value is there; a pass that copies metadata may give a dequantize that of its quantize."""
-    import torch
-
-    value, name = node.meta.get("val"), getattr(node.target, "__name__", str(node.target))
-    if "dequantize_per" in name:
-        return value is not None and value.dtype is not torch.int8
-    return value is not None and ("quantize_per" not in name or value.dtype is torch.int8)
-
-
-def _value(node: Any) -> Any:
-    return node.meta.get("val")
-
-
-def _tensors(arguments: Any) -> list[Any]:
-    import torch
-
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
 
 
 def _partitioner() -> Any:

@@ -183,7 +183,7 @@ def assemble(
         graph_signature=ExportGraphSignature(entries, exits),
         state_dict={name: value for name, value in exported.state_dict.items() if name in targets},
         range_constraints={},
-        module_call_graph=[_call(len(inputs), len(outputs))],
+        module_call_graph=[call_of(len(inputs), len(outputs))],
         example_inputs=(tuple(examples), {}),
         constants={name: value for name, value in exported.constants.items() if name in targets},
     )
@@ -228,7 +228,8 @@ def _rename(graph: Graph, end: NamedNode) -> None:
         end.node.target = end.node.name
 
 
-def _call(inputs: int, outputs: int) -> Any:
+def call_of(inputs: int, outputs: int) -> Any:
+    """How a program is called: tensors in, a tuple of tensors out."""
     from torch.export import ModuleCallEntry, ModuleCallSignature
     from torch.utils._pytree import tree_flatten
 

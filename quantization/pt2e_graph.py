@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import INT8_MAX, INT8_MIN, Range, affine
-from mvtool.quantization.plan import Plan, data_inputs, operator_of, port_nodes
+from mvtool.quantization.plan import Plan, data_inputs, operator_of
 from mvtool.quantization.policy import Kernel, kernel_of
 from mvtool.quantization.proportions import Violation, check, refuse
+from mvtool.quantization.pt2e_program import as_program
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +27,10 @@ refuses requantization factors under 2^-32; a channel this far down is all zeros
 
 
 def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> ExportedProgram:
-    """Insert the plan's operators into `module`, and export the result again.
+    """Insert the plan's operators into `module`, and make a program of it.
 
     Args:
-        program: Gives the shapes of the ports.
+        program: Gives the name for messages.
         module: From `open_graph`; changed in place.
         plan: From `make_plan` on the same module.
         ranges: Range per node name.
@@ -37,14 +38,8 @@ def apply_plan(program: StreamProgram, module: GraphModule, plan: Plan, ranges: 
     Raises:
         ConversionError: XNNPACK would refuse some scales; the message names the operators.
     """
-    import torch
-
     refuse(insert_plan(module, plan, ranges), program.info.name)
-    examples = tuple(
-        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype) for node in port_nodes(module.graph)
-    )
-    with torch.no_grad():
-        return torch.export.export(module, examples, strict=False)
+    return as_program(module)
 
 
 def insert_plan(module: GraphModule, plan: Plan, ranges: Mapping[str, Range]) -> list[Violation]:
