@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from mvtool.converters.decomposition import in_one_pass
 from mvtool.errors import ConversionError
 from mvtool.ports import StateForm
 from mvtool.program import StreamProgram
@@ -73,7 +74,8 @@ def _copied(exported: ExportedProgram) -> ExportedProgram:
     import torch
 
     if not all(_is_plain(node.target) for node in _calls(exported)):
-        traced: ExportedProgram = exported.run_decompositions({})
+        with in_one_pass():
+            traced: ExportedProgram = exported.run_decompositions({})
         return traced
     return torch.export.ExportedProgram(
         root=exported.graph_module,

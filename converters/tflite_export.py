@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mvtool.converters.decomposition import in_one_pass
 from mvtool.converters.tflite_graph import PURPOSE, Graph
 from mvtool.converters.tflite_layout import channels_last_inside
 from mvtool.errors import ConversionError
@@ -67,7 +68,8 @@ def _convert(exported: ExportedProgram, input_names: list[str]) -> bytes:
     values = [torch.zeros(shape, dtype=dtype) for shape, dtype in _user_inputs(exported)]
     sample = dict(zip(input_names, values, strict=True))
     described = signature.Signature(SIGNATURE, torch.nn.Module(), None, sample)
-    return bytes(litert_converter.exported_programs_to_flatbuffer([exported], [described]).to_bytes())
+    with in_one_pass():
+        return bytes(litert_converter.exported_programs_to_flatbuffer([exported], [described]).to_bytes())
 
 
 def _user_inputs(exported: ExportedProgram) -> list[tuple[tuple[int, ...], torch.dtype]]:

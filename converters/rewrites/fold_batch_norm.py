@@ -40,7 +40,9 @@ def fold_batch_norm(draft: Draft, changes: Changes) -> None:
         else:
             result.replace_all_uses_with(_standalone(draft, node, scale, shift))
             changes.did("batch norm without a convolution before it became multiply and add")
-        draft.module.graph.eliminate_dead_code()
+        # The next one asks how many readers a convolution has.
+        for done in dict.fromkeys((result, node)):
+            draft.module.graph.erase_node(done)
 
 
 def _result_of(node: fx.Node) -> fx.Node | None:
