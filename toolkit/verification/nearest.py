@@ -19,9 +19,9 @@ TURNED_VALUES = 4
 BORDERS_TRIED = 48
 """How many of them are tried for each, nearest to their border first."""
 
-SIMULATIONS_AT_FIRST = 96
-"""Simulations of a step with other roundings that a search may take; a number, not a time, so that the outcome is the same
-on every machine."""
+SIMULATIONS_AT_FIRST = BORDERS_TRIED * TURNED_VALUES
+"""Simulations of steps with other roundings that a replay may take, enough to search one step to the end; a number, not a
+time, so that the outcome is the same on every machine."""
 
 SIMULATIONS_PER_STEP = 16
 """How many more every step brings. What one step leaves, later ones may take."""

@@ -78,22 +78,29 @@ def test_the_nearest_is_kept_when_none_is_near_enough() -> None:
     assert len(again.tried) == 1
 
 
+def last(turned: set[int]) -> float:
+    """Near enough after the longest search: each value turned helps, and of the last ones the last alone is enough."""
+    return 1.0 if len(turned) == TURNED_VALUES and max(turned) >= BORDERS_TRIED + 2 else 8.0 - len(turned)
+
+
 def test_the_budget_ends_a_search_and_the_reason_says_so() -> None:
-    search = Search()
-    step = Step(lambda turned: 8.0 - len(turned))
-    search.nearest(step)
-    allowed = SIMULATIONS_AT_FIRST + SIMULATIONS_PER_STEP
-    assert allowed < BORDERS_TRIED * TURNED_VALUES
-    assert search.simulations == len(step.tried) - 1 == allowed
+    search, longest = Search(), BORDERS_TRIED * TURNED_VALUES
+    frame = search.nearest(Step(last))
+    assert (search.turned, search.simulations, simulation(frame)) == (TURNED_VALUES, longest, longest + 1)
+    assert not search.ended
+    search.nearest(Step(last))
+    allowed = SIMULATIONS_AT_FIRST + 2 * SIMULATIONS_PER_STEP
+    assert (search.turned, search.simulations) == (TURNED_VALUES, allowed)
     assert search.reason().endswith(f"were tried: {allowed}, as many as the budget of a replay")
 
 
 def test_what_steps_leave_of_the_budget_is_there_for_later_ones() -> None:
-    search = Search()
-    for _ in range(10):
+    search, longest = Search(), BORDERS_TRIED * TURNED_VALUES
+    search.nearest(Step(last))
+    for _ in range(longest // SIMULATIONS_PER_STEP):
         search.nearest(Step(lambda turned: 0.5))
-    search.nearest(Step(lambda turned: 8.0 - len(turned)))
-    assert search.simulations == BORDERS_TRIED * TURNED_VALUES
+    search.nearest(Step(last))
+    assert (search.turned, search.simulations) == (2 * TURNED_VALUES, 2 * longest)
     assert not search.ended
 
 
