@@ -8,16 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lowered import captured
-from rewrite_models import Apply
+from rewrite_models import Apply, Fifo, randomise
 from torch import nn
 
+from mvtool.converters import lowering
 from mvtool.converters.lowering import lower
 from mvtool.converters.recipe import recipe_for
 from mvtool.converters.rewrites import wide
 from mvtool.converters.rewrites.draft import Changes, Draft, plain_module, relative_difference
 from mvtool.converters.rewrites.exactness import LARGEST_DIFFERENCE, accepted
 from mvtool.errors import ConversionError
-from mvtool.ports import Precision, Runtime
+from mvtool.ports import Precision, Runtime, StateLayout
 from mvtool.program import StreamProgram
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -136,3 +137,16 @@ def test_types_that_a_graph_names_are_widened() -> None:
     assert found.dtype is torch.float64
     assert relative_difference(found, expected) < 1e-14
     assert graph(x)[0].dtype is torch.float32
+
+
+@pytest.mark.parametrize("layout", list(StateLayout))
+@pytest.mark.parametrize("target", list(Runtime))
+def test_every_pass_on_a_stream_is_compared_in_float64(target: Runtime, layout: StateLayout) -> None:
+    program = captured(randomise(Fifo()), "1x3x1x12x12")
+    draft, _, _ = lowering._passed(program, recipe_for(target, Precision.INT8), layout, wide=True)
+    compared = draft.wide_differences[len(program.rewrites) :]
+    assert len(compared) >= 3
+    assert all(difference is not None and difference < 1e-6 for difference in compared)
+    # The last pass moves values about; nothing but float64's own rounding is left.
+    assert compared[-1] is not None
+    assert compared[-1] < 1e-12
