@@ -6,12 +6,12 @@ one dropped, channels last where the recipe says so. The passes, in order:
     [write out recurrent layers] -> fold batch norm -> [factor hard-swish] -> [factor unit clamp] -> fold scale and shift
     -> [take states apart into slots] -> lower to four axes, with 2D operators -> [pack pixels]
 
-Each runs through `Draft.checked`, which rolls the graph before and after and records the difference.
+Each runs through `Draft.judge`, which rolls the graph and records the difference to the one before; `exactness` refuses what is not
+rounding.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ from mvtool.converters.naming import Names
 from mvtool.converters.port_types import port_type
 from mvtool.converters.recipe import HardSwishForm, Recipe
 from mvtool.converters.rewrites import (
-    factorise,
+    exactness,
     fold_affine,
     fold_batch_norm,
     handlers,
@@ -42,8 +42,6 @@ from mvtool.ports import StateForm, StateLayout, TensorPort
 from mvtool.program import Slots, StateSpec, StreamProgram
 from mvtool.slots import whole_port
 
-# A rewrite that changes results by more than this is a defect of mvtool, not rounding.
-LARGEST_DIFFERENCE = 1e-4
 RANK_NAME = "lower to four axes"
 # Parts of the names of 3D operators; no runtime has them.
 THREE_D = ("pool3d", "conv3d", "conv_transpose3d", "aten.convolution")
@@ -65,21 +63,35 @@ def lower(program: StreamProgram, recipe: Recipe, layout: StateLayout = StateLay
             rewrite changed the results.
         UsageError: The recipe names an operator that the program does not have.
     """
-    draft, queues = before_rank(program, recipe, layout)
+    draft, ports, lowered = _passed(program, recipe, layout)
+    reports = exactness.accepted(draft, lambda: _passed(program, recipe, layout, wide=True)[0])
+    return ports.apply(program).replace(exported=lowered, rewrites=reports)
+
+
+def _passed(
+    program: StreamProgram, recipe: Recipe, layout: StateLayout, wide: bool = False
+) -> tuple[Draft, PortPlan, torch.export.ExportedProgram]:
+    draft, queues = before_rank(program, recipe, layout, wide)
     _check_forms(draft, recipe)
     ports = PortPlan(program, recipe, draft.multipliers, queues)
-    lowered = _lower_rank(draft, recipe, ports, queues)
-    _refuse_inexact(draft)
-    return ports.apply(program).replace(exported=lowered, rewrites=tuple(draft.reports))
+    return draft, ports, _lower_rank(draft, recipe, ports, queues)
 
 
-def before_rank(program: StreamProgram, recipe: Recipe, layout: StateLayout) -> tuple[Draft, dict[int, Queue]]:
+def before_rank(
+    program: StreamProgram, recipe: Recipe, layout: StateLayout, wide: bool = False
+) -> tuple[Draft, dict[int, Queue]]:
     """Run all passes on the model's own axes, up to the last one.
+
+    Args:
+        program: As `capture` returned it.
+        recipe: Choices for the target.
+        layout: How queues of past frames are held.
+        wide: Compare in float64 too.
 
     Returns:
         The graph, and the queues that were taken apart by the number of their state.
     """
-    draft = Draft(program)
+    draft = Draft(program, wide)
     if recurrent.is_recurrent(draft):
         draft.checked(recurrent.NAME, recurrent.write_out_recurrent)
     draft.checked(fold_batch_norm.NAME, fold_batch_norm.fold_batch_norm)
@@ -292,7 +304,7 @@ def _report(
 ) -> None:
     """Append the report of a pass whose result takes and gives port arrays."""
     through = _ThroughPorts(exported.module(check_guards=False), ports)
-    draft.reports.append(changes.report(name, draft.difference(ring.Whole(draft, through, queues))))
+    draft.judge(name, changes, ring.Whole(draft, through, queues))
 
 
 def _refuse_high_rank(found: list[HighRank], recipe: Recipe) -> None:
@@ -320,33 +332,28 @@ def _example(port: TensorPort) -> Tensor:
 class _ThroughPorts(nn.Module):
     """A lowered graph called with logical tensors, so that it can be compared with the captured one."""
 
+    _real: Tensor
+
     def __init__(self, graph: nn.Module, ports: PortPlan) -> None:
         super().__init__()
-        self._graph = [graph]
+        self.graph = graph
         self._ports = ports
+        # A copy in float64 makes this float64 too.
+        self.register_buffer("_real", torch.zeros((), dtype=torch.float32))
 
     def forward(self, *values: Tensor) -> list[Tensor]:
         arguments = [
-            _cast(v.permute(p.permutation).reshape(p.shape), _dtype(p))
+            _cast(v.permute(p.permutation).reshape(p.shape), self._dtype(p))
             for v, p in zip(values, self._ports.arguments, strict=True)
         ]
-        results = self._graph[0](*arguments)
+        results = self.graph(*arguments)
         return [_logical(r, p) for r, p in zip(results, self._ports.results, strict=True)]
+
+    def _dtype(self, port: TensorPort) -> torch.dtype:
+        dtype = _dtype(port)
+        return self._real.dtype if dtype is torch.float32 else dtype
 
 
 def _logical(value: Tensor, port: TensorPort) -> Tensor:
     inverse = [port.permutation.index(axis) for axis in range(len(port.permutation))]
     return value.reshape([port.logical_shape[axis] for axis in port.permutation]).permute(inverse)
-
-
-def _refuse_inexact(draft: Draft) -> None:
-    for report in draft.reports:
-        # Fewer pairs than all are meant to be inexact; that all of them are not was checked when they were made.
-        if report.name == factorise.NAME:
-            continue
-        if not math.isfinite(report.max_difference) or report.max_difference > LARGEST_DIFFERENCE:
-            raise ConversionError(
-                f"The rewrite {report.name!r} changed the results of {draft.program.info.name} by "
-                f"{report.max_difference:.1e} of the largest value; at most {LARGEST_DIFFERENCE:.0e} is rounding. "
-                "Please report this model."
-            )

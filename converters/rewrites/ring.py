@@ -55,7 +55,7 @@ def take_apart(draft: Draft) -> dict[int, Queue]:
     draft.module.graph.eliminate_dead_code()
     draft.module.graph.lint()
     draft.module.recompile()
-    draft.reports.append(changes.report(NAME, draft.difference(Whole(draft, draft.module, queues))))
+    draft.judge(NAME, changes, Whole(draft, draft.module, queues))
     return queues
 
 
@@ -185,14 +185,14 @@ class Whole(nn.Module):
     def __init__(self, draft: Draft, graph: nn.Module, queues: Mapping[int, Queue]) -> None:
         """Wrap `graph`, which has the logical axes."""
         super().__init__()
-        self._graph = [graph]
+        self.graph = graph
         self._inputs, self._outputs = len(draft.program.inputs), len(draft.program.outputs)
         self._states = [_State(queues.get(number)) for number in range(len(draft.program.states))]
 
     def forward(self, *values: Tensor) -> list[Tensor]:
         """One step."""
         held = [state.parts(value) for state, value in zip(self._states, values[self._inputs :], strict=True)]
-        results = list(self._graph[0](*values[: self._inputs], *(part for parts in held for part in parts)))
+        results = list(self.graph(*values[: self._inputs], *(part for parts in held for part in parts)))
         found, rest = results[: self._outputs], iter(results[self._outputs :])
         for state, parts in zip(self._states, held, strict=True):
             after = moved_up(parts, [next(rest) for _ in range(state.count())])

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,16 +38,25 @@ class Borders:
 
     def __init__(self) -> None:
         """Nothing is rounded the other way."""
-        self._distances: dict[Border, float] = {}
+        self._near: dict[str, tuple[Tensor, Tensor]] = {}
         self._turned: frozenset[Border] = frozenset()
 
     def begin(self, turned: frozenset[Border] = frozenset()) -> None:
         """Forget the last step; in the next one the elements of `turned` are rounded the other way."""
-        self._distances, self._turned = {}, turned
+        self._near, self._turned = {}, turned
 
-    def met(self) -> list[Border]:
-        """The elements on a border since `begin`, nearest first."""
-        return sorted(self._distances, key=self._distances.__getitem__)
+    def met(self, most: int | None = None) -> list[Border]:
+        """The elements on a border since `begin`, nearest first; no more than `most`, if that is given."""
+        if not self._near:
+            return []
+        sites, near = list(self._near), list(self._near.values())
+        distances = np.concatenate([distances.numpy() for _, distances in near])
+        elements = np.concatenate([elements.numpy() for elements, _ in near])
+        ends = np.cumsum([elements.numel() for elements, _ in near])
+        # Of equally near ones the first comes first.
+        nearest = np.argsort(distances, kind="stable")[:most]
+        site_of = np.searchsorted(ends, nearest, side="right")
+        return [Border(sites[site], int(elements[index])) for site, index in zip(site_of, nearest, strict=True)]
 
     def round(self, site: str, steps: Tensor) -> Tensor:
         """Round to whole steps, halves to even, but the elements that were chosen the other way.
@@ -56,8 +67,8 @@ class Borders:
         """
         below = steps.floor()
         distances = (steps - below - 0.5).abs().reshape(-1)
-        for element in (distances < BORDER_STEPS).nonzero().reshape(-1).tolist():
-            self._distances[Border(site, element)] = float(distances[element])
+        elements = (distances < BORDER_STEPS).nonzero().reshape(-1)
+        self._near[site] = (elements, distances[elements])
         rounded = steps.round()
         chosen = [border.element for border in self._turned if border.site == site]
         if chosen:

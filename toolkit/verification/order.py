@@ -59,7 +59,8 @@ def check_order(replay: Replay, before: Frame, after: Frame) -> CheckResult:
     if bad:
         swap = _diagnosis(replay, stored, expected, found, [d.tensor for d in bad])
         worst = max(bad, key=lambda deviation: deviation.severity)
-        text = swap or f"{worst.tensor!r} is not what its manifest says: {worst.value:.3g} {worst.unit}"
+        own = f"{worst.tensor!r} is not what its manifest says: {worst.value:.3g} {worst.unit}"
+        text = swap or own + replay.search.reason()
         return failed(Check.ORDER, text, worst=worst.value, limit=worst.limit, tensor=worst.tensor)
     return _verdict(manifest, found, expected)
 

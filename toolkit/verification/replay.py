@@ -10,23 +10,18 @@ import numpy as np
 from mvtool.errors import VerificationError
 from mvtool.golden import Golden
 from mvtool.ports import AnyArray, PortManifest
-from mvtool.runtimes.borders import Border, Borders
+from mvtool.runtimes.borders import Borders
 from mvtool.session import Session
 from mvtool.verification import bounds
 from mvtool.verification.frames import digest
 from mvtool.verification.judge import Judge, Worst
-from mvtool.verification.report import Check, CheckResult, SignalToNoise, failed, passed
+from mvtool.verification.nearest import BORDERS_TRIED, TURNED_VALUES, Attempt, Search, Turned
+from mvtool.verification.report import Check, CheckResult, SignalToNoise, Status, failed, passed
 from mvtool.verification.simulation import Simulation
 from mvtool.verification.store import Frame
 
 FRESH_STEPS = 8
 """Steps that are repeated after a reset."""
-
-TURNED_VALUES = 4
-"""Values on the border of two steps that one step of the simulation may round the other way."""
-
-BORDERS_TRIED = 48
-"""How many of them are tried, nearest to their border first."""
 
 
 class Replay:
@@ -42,8 +37,7 @@ class Replay:
         self._outputs, self._states, self._anchor_worst = Worst(), Worst(), _LowestSnr()
         self._fresh: list[tuple[tuple[AnyArray, ...], dict[str, bytes]]] = []
         self._borders = Borders()
-        self._turned = 0
-        self._hopeless = False
+        self.search = Search()
         self._simulated = simulation.quantized(self._borders) if simulation else None
         self._anchor = simulation.anchor() if simulation else None
 
@@ -68,11 +62,7 @@ class Replay:
         self._done += 1
 
     def nearest_simulation(self, before: Mapping[str, AnyArray], found: Frame) -> Frame:
-        """One step of the simulation from the artifact's stored state `before`.
-
-        Where the artifact leaves it by more than the limits, values on the border of two int8 steps are rounded the
-        other way, one at a time, as long as that brings the two nearer: in a deep network one step of one value, such
-        as the gate of a channel, moves more than the limits allow, and a runtime may take it either way.
+        """One step of the simulation from the artifact's stored state `before`, rounded as the artifact rounds; see `Search`.
 
         Args:
             before: Stored states, by name.
@@ -81,32 +71,20 @@ class Replay:
         Raises:
             VerificationError: The artifact is not quantized, so that there is no simulation.
         """
-        nearest = self._simulate(before, found.inputs)
-        distance, turned = self._distance(found, nearest), frozenset[Border]()
-        while not distance <= 1.0 and not self._hopeless and len(turned) < TURNED_VALUES:
-            met = [border for border in self._borders.met() if border not in turned][:BORDERS_TRIED]
-            choices = [turned | {border} for border in met]
-            tried = [
-                (self._distance(found, self._simulate(before, found.inputs, choice)), choice) for choice in choices
-            ]
-            best = min(tried, key=lambda one: one[0], default=(distance, turned))
-            if not best[0] < distance:
-                break
-            distance, turned = best
-            nearest = self._simulate(before, found.inputs, turned)
-        # An artifact that is wrong is so at every frame; there is no use in trying at each.
-        self._hopeless = self._hopeless or not distance <= 1.0
-        self._turned += len(turned) if distance <= 1.0 else 0
-        return nearest
+
+        def simulate(turned: Turned) -> Attempt:
+            frame = self._simulate(before, found.inputs, turned)
+            distance = self._distance(found, frame)
+            return Attempt(turned, distance, frame, self._borders.met(BORDERS_TRIED + TURNED_VALUES))
+
+        return self.search.nearest(simulate)
 
     def _distance(self, found: Frame, expected: Frame) -> float:
         """Largest deviation, in limits; infinite where it is not a number."""
         deviations = (*self.judge.outputs(found.outputs, expected, 1), *self.judge.states(found.states, expected, 1))
         return max((d.severity if d.severity == d.severity else math.inf for d in deviations), default=0.0)
 
-    def _simulate(
-        self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray], turned: frozenset[Border] = frozenset()
-    ) -> Frame:
+    def _simulate(self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray], turned: Turned) -> Frame:
         if self._simulated is None:
             raise VerificationError("Only quantized artifacts are held against a simulation.")
         self._borders.begin(turned)
@@ -134,15 +112,18 @@ class Replay:
         against = f"the {manifest.precision} simulation" if simulated else "the PyTorch stream"
         if simulated:
             yield self._anchor_worst.result(min(self._done, bounds.ANCHOR_FRAMES))
-        yield self._outputs.result(
-            Check.SIMULATION_OUTPUTS if simulated else Check.REPLAY_OUTPUTS, outputs, self._steps, against
-        )
+        against += self.search.told()
+        check = Check.SIMULATION_OUTPUTS if simulated else Check.REPLAY_OUTPUTS
+        yield self._explained(self._outputs.result(check, outputs, self._steps, against))
         if states:
             check = Check.SIMULATION_STATES if simulated else Check.REPLAY_STATES
-            yield self._states.result(check, states, self._steps, against + self._choices())
+            yield self._explained(self._states.result(check, states, self._steps, against))
 
-    def _choices(self) -> str:
-        return f", which rounds {self._turned} values on the border of two steps as it does," if self._turned else ""
+    def _explained(self, result: CheckResult) -> CheckResult:
+        """A failure with what the search for the artifact's roundings came to."""
+        if result.status is not Status.FAILED:
+            return result
+        return result.model_copy(update={"message": result.message + self.search.reason()})
 
     def check_reset(self) -> CheckResult:
         """Reset, repeat the first steps, and compare bit by bit with the fresh session."""

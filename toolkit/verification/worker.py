@@ -13,6 +13,7 @@ import sys
 import time
 from typing import BinaryIO, cast
 
+from mvtool.allocator import keep_freed_memory
 from mvtool.parent import end_with_parent
 from mvtool.verification.examine import Examination
 from mvtool.verification.messages import Command, Doing, Finish, Finished, Found, Job, Message, Ready, Step, Stepped
@@ -56,6 +57,7 @@ class _Worker:
 def work(_: str = "") -> int:
     """Serve the parent on the standard streams; the exit code."""
     end_with_parent()
+    keep_freed_memory()
     # Runtimes print to standard output; only messages may reach the parent's pipe.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

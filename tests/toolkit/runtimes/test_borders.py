@@ -14,7 +14,19 @@ def test_rounds_like_torch_and_notes_what_is_near_a_border() -> None:
     steps = torch.tensor([[0.2, 0.5 + NEAR, -1.5], [2.5 - NEAR / 2, 7.0, 0.49]])
     borders.begin()
     torch.testing.assert_close(borders.round("gate", steps), steps.round(), rtol=0, atol=0)
-    assert borders.met() == [Border("gate", 2), Border("gate", 3), Border("gate", 1)]
+    borders.round("none", torch.tensor([1.0]))
+    borders.round("other", torch.tensor([4.5 + NEAR / 4]))
+    nearest = [Border("gate", 2), Border("other", 0), Border("gate", 3), Border("gate", 1)]
+    assert borders.met() == nearest
+    assert borders.met(2) == nearest[:2]
+
+
+def test_of_equally_near_borders_the_first_comes_first() -> None:
+    borders = Borders()
+    borders.begin()
+    for site in ("b", "a"):
+        borders.round(site, torch.full((3,), 0.5))
+    assert borders.met(4) == [Border("b", 0), Border("b", 1), Border("b", 2), Border("a", 0)]
 
 
 def test_chosen_values_go_the_other_way() -> None:

@@ -218,3 +218,8 @@ def test_a_fault_is_no_matter_of_rounding() -> None:
         states = replay_gated(Gated(gate, fault=5))[Check.SIMULATION_STATES]
         assert (states.status, states.tensor) == (Status.FAILED, "left")
     assert replay_gated(Gated(lambda steps: steps.floor() - 1))[Check.SIMULATION_STATES].status is Status.FAILED
+
+
+def test_a_failure_tells_what_was_tried() -> None:
+    states = replay_gated(Gated(torch.floor, fault=5))[Check.SIMULATION_STATES]
+    assert states.message.endswith("; other roundings of values on the border of two steps were tried: 1")

@@ -1,0 +1,114 @@
+"""Which of the simulations that are equally right an artifact follows.
+
+A runtime may take a value on the border of two int8 steps either way (`mvtool.runtimes.borders`), and in a deep network
+one step of one value, such as the gate of a channel, moves more than the limits allow. So where an artifact leaves the
+simulation, such values are rounded the other way, one at a time, as long as that brings the two nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mvtool.runtimes.borders import Border
+from mvtool.verification.store import Frame
+
+TURNED_VALUES = 4
+"""Values on the border of two steps that one step of the simulation may round the other way."""
+
+BORDERS_TRIED = 48
+"""How many of them are tried for each, nearest to their border first."""
+
+SIMULATIONS_AT_FIRST = BORDERS_TRIED * TURNED_VALUES
+"""Simulations of steps with other roundings that a replay may take, enough to search one step to the end; a number, not a
+time, so that the outcome is the same on every machine."""
+
+SIMULATIONS_PER_STEP = 16
+"""How many more every step brings. What one step leaves, later ones may take."""
+
+Turned = frozenset[Border]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One simulated step.
+
+    Attributes:
+        turned: The values that it rounds the other way.
+        distance: To the artifact, in limits.
+        frame: What it computed.
+        borders: The values on a border that it met, nearest first, and more than a search tries.
+    """
+
+    turned: Turned
+    distance: float
+    frame: Frame
+    borders: Sequence[Border]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the artifact follows it; false for a distance that is not a number."""
+        return self.distance <= 1.0
+
+
+class Search:
+    """The searches of one replay.
+
+    Attributes:
+        turned: Values that the artifact rounds the other way, in all steps whose search succeeded.
+        simulations: How often a step was simulated with other roundings.
+        ended: The budget of simulations was used up before a search came to its end.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was tried yet."""
+        self.turned = 0
+        self.simulations = 0
+        self.ended = False
+        self._left = SIMULATIONS_AT_FIRST
+        self._hopeless = False
+
+    def nearest(self, simulate: Callable[[Turned], Attempt]) -> Frame:
+        """What the nearest simulation of a step computes.
+
+        Args:
+            simulate: Simulates the step with the given values rounded the other way.
+        """
+        self._left += SIMULATIONS_PER_STEP
+        best = simulate(frozenset())
+        while not best.holds and not self._hopeless and len(best.turned) < TURNED_VALUES:
+            better = self._better(best, simulate)
+            if better is best:
+                break
+            best = better
+        # An artifact that is wrong is so at every frame; there is no use in trying at each.
+        self._hopeless = self._hopeless or not best.holds
+        self.turned += len(best.turned) if best.holds else 0
+        return best.frame
+
+    def _better(self, start: Attempt, simulate: Callable[[Turned], Attempt]) -> Attempt:
+        """The nearest simulation with one value more turned than in `start`, or the first that holds; `start` if none is nearer."""
+        best = start
+        for border in [border for border in start.borders if border not in start.turned][:BORDERS_TRIED]:
+            if not self._left:
+                self.ended = True
+                break
+            self._left -= 1
+            self.simulations += 1
+            attempt = simulate(start.turned | {border})
+            if attempt.distance < best.distance:
+                best = attempt
+            if best.holds:
+                break
+        return best
+
+    def told(self) -> str:
+        """What the simulation does because of the searches, to be said after its name; empty if nothing."""
+        return f", which rounds {self.turned} values on the border of two steps as it does," if self.turned else ""
+
+    def reason(self) -> str:
+        """How the search that failed ended, to be said behind a failure; empty if none failed."""
+        if not self._hopeless or not self.simulations:
+            return ""
+        tried = f"; other roundings of values on the border of two steps were tried: {self.simulations}"
+        return f"{tried}, as many as the budget of a replay" if self.ended else tried
