@@ -158,9 +158,8 @@ def _differences(
     from mvtool.verification.integers import integer_arithmetic, round_at_run_time
 
     def edit(module: GraphModule) -> None:
-        if precision is Precision.INT8_DYNAMIC:
-            round_at_run_time(module, Borders())
-        else:
+        round_at_run_time(module, Borders())
+        if precision is not Precision.INT8_DYNAMIC:
             integer_arithmetic(module)
 
     generator, bound = np.random.default_rng(CHECKED_SEED), LARGEST_DIFFERENCE[precision]

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from mvtool.converters.executorch_folding import fold
 from mvtool.converters.executorch_graph import inputs_apart, is_weight_only
 from mvtool.converters.executorch_passes import PURPOSE, without_retracing
-from mvtool.converters.executorch_xnnpack import fold_movement
 from mvtool.extras import require
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def adjusted_exporter() -> Iterator[None]:
     serialize, from_bias = preprocess.serialize_xnnpack_binary, quant.from_bias
 
     def folded(graph: Any, constants: Any) -> bytes:
-        fold_movement(graph)
+        fold(graph)
         return serialize(graph, constants)  # type: ignore[no-any-return]
 
     def bias_of(bias: Any, weight: Any, data: Any) -> Any:
@@ -99,7 +99,7 @@ def adjusted_exporter() -> Iterator[None]:
         return manager
 
     # A permutation of a value that XNNPACK holds channels-last must first see it as (N, C, H, W); the two
-    # movements then cancel in `fold_movement`. The exporter would transpose in the wrong axes' terms instead.
+    # movements then cancel in `executorch_folding.fold`. The exporter would transpose in the wrong axes' terms instead.
     sensitive = tagged.memory_sensitive_ops_nchw | {permute}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(preprocess, "serialize_xnnpack_binary", folded))

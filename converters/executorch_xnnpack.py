@@ -30,7 +30,7 @@ class _Readers:
     def __init__(self, graph: XNNGraph) -> None:
         self._places: dict[int, list[tuple[Any, str]]] = {}
         for node in graph.xnodes:
-            for name in _input_fields(node.xnode_union):
+            for name in fields_of(node.xnode_union):
                 self._places.setdefault(getattr(node.xnode_union, name), []).append((node, name))
 
     def redirect(self, old: int, new: int) -> bool:
@@ -49,16 +49,16 @@ class _Readers:
 
 def _pass(graph: XNNGraph) -> bool:
     readers = _Readers(graph)
-    values = {_tensor(value).id_out: value for value in graph.xvalues}
+    values = {tensor_of(value).id_out: value for value in graph.xvalues}
     makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}
     outputs = set(graph.output_ids)
     changed = False
     for node in graph.xnodes:
         operator: Any = node.xnode_union
-        if _kind(operator) not in (TRANSPOSE, RESHAPE) or not _same_grid(values, operator):
+        if kind_of(operator) not in (TRANSPOSE, RESHAPE) or not _same_grid(values, operator):
             continue
         before = makers.get(operator.input_id)
-        if before is not None and _kind(before) in (TRANSPOSE, RESHAPE) and _same_grid(values, before):
+        if before is not None and kind_of(before) in (TRANSPOSE, RESHAPE) and _same_grid(values, before):
             source = operator.input_id
             changed |= _compose(node, before, values)
             readers.moved(node, source)
@@ -71,15 +71,15 @@ def _pass(graph: XNNGraph) -> bool:
 def _compose(node: Any, before: Any, values: dict[int, Any]) -> bool:
     """Let `node` read what `before` read, where one operator can do the work of both."""
     operator = node.xnode_union
-    if _kind(operator) == TRANSPOSE and _kind(before) == TRANSPOSE:
+    if kind_of(operator) == TRANSPOSE and kind_of(before) == TRANSPOSE:
         operator.perm = [before.perm[axis] for axis in operator.perm]
         operator.input_id = before.input_id
         return True
-    if _kind(operator) == RESHAPE and (_kind(before) == RESHAPE or _keeps_order(before, values)):
+    if kind_of(operator) == RESHAPE and (kind_of(before) == RESHAPE or _keeps_order(before, values)):
         operator.input_id = before.input_id
         return True
-    if _kind(operator) == TRANSPOSE and _keeps_order(operator, values):
-        node.xnode_union = _reshape_to(_dims(values[operator.output_id]), operator)
+    if kind_of(operator) == TRANSPOSE and _keeps_order(operator, values):
+        node.xnode_union = _reshape_to(shape_of(values[operator.output_id]), operator)
         return True
     return False
 
@@ -94,17 +94,17 @@ def _reshape_to(shape: list[int], like: Any) -> Any:
 
 def _keeps_order(operator: Any, values: dict[int, Any]) -> bool:
     """Whether a transpose moves axes of size 1 only, so that the values stay in order."""
-    if _kind(operator) != TRANSPOSE:
+    if kind_of(operator) != TRANSPOSE:
         return False
-    shape = _dims(values[operator.input_id])
+    shape = shape_of(values[operator.input_id])
     moved = [axis for axis in operator.perm if shape[axis] != 1]
     return moved == sorted(moved)
 
 
 def _moves_nothing(operator: Any, values: dict[int, Any]) -> bool:
-    if _kind(operator) == TRANSPOSE and list(operator.perm) != sorted(operator.perm):
+    if kind_of(operator) == TRANSPOSE and list(operator.perm) != sorted(operator.perm):
         return False
-    return _dims(values[operator.input_id]) == _dims(values[operator.output_id])
+    return shape_of(values[operator.input_id]) == shape_of(values[operator.output_id])
 
 
 def _drop_unused(graph: XNNGraph) -> None:
@@ -112,44 +112,49 @@ def _drop_unused(graph: XNNGraph) -> None:
     while True:
         read = set(graph.output_ids)
         for node in graph.xnodes:
-            read.update(getattr(node.xnode_union, name) for name in _input_fields(node.xnode_union))
+            read.update(getattr(node.xnode_union, name) for name in fields_of(node.xnode_union))
         kept = [node for node in graph.xnodes if node.xnode_union.output_id in read]
         if len(kept) == len(graph.xnodes):
             return
         graph.xnodes[:] = kept
 
 
-def _input_fields(operator: Any) -> tuple[str, ...]:
-    kind: Any = type(operator)
-    return _fields_of(kind)
+def fields_of(operator: Any) -> tuple[str, ...]:
+    """Names of the fields that say which values an operator reads."""
+    schema: Any = type(operator)
+    return _read_fields(schema)
 
 
 @cache
-def _fields_of(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name.endswith("_id") and f.name != "output_id")
+def _read_fields(schema: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(schema) if f.name.endswith("_id") and f.name != "output_id")
 
 
-def _kind(operator: Any) -> str:
+def kind_of(operator: Any) -> str:
+    """Name of an operator's type in the schema."""
     return type(operator).__name__
 
 
-def _tensor(value: Any) -> Any:
+def tensor_of(value: Any) -> Any:
+    """The tensor of a value, whether it lies on a grid or not."""
     return getattr(value.xvalue_union, "tensor_value", value.xvalue_union)
 
 
-def _dims(value: Any) -> list[int]:
-    return [int(size) for size in _tensor(value).dims]
+def shape_of(value: Any) -> list[int]:
+    """Shape of a value."""
+    return [int(size) for size in tensor_of(value).dims]
 
 
 def _same_grid(values: dict[int, Any], operator: Any) -> bool:
     """Whether input and output hold the same kind of numbers; a requantizing copy must stay."""
-    return _grid(values[operator.input_id]) == _grid(values[operator.output_id])
+    return grid_of(values[operator.input_id]) == grid_of(values[operator.output_id])
 
 
-def _grid(value: Any) -> tuple[Any, ...]:
+def grid_of(value: Any) -> tuple[Any, ...]:
+    """Type, scale and zero point of a value."""
     parameters = getattr(value.xvalue_union, "quant_params", None)
     return (
-        _tensor(value).datatype,
+        tensor_of(value).datatype,
         getattr(parameters, "scale", None),
         getattr(parameters, "zero_point", None),
     )

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from mvtool.converters.jobs import Job
 from mvtool.errors import ConversionError
 from mvtool.ports import PortManifest, Precision, Runtime
-from mvtool.quantization.policy import WEIGHTS
+from mvtool.quantization.policy import VECTOR_PATH, WEIGHTS
 
 if TYPE_CHECKING:
     from mvtool.converters.worker import Stages
@@ -93,7 +93,7 @@ def _quantized(job: Job, program: StreamProgram, exact: frozenset[str], stages: 
     with stages.stage("quantize"):
         if _precision(job) is Precision.INT8:
             calibration, ranges = load_shared(program, _calibration(job))
-            quantized = quantize(program, calibration, ranges, exact)
+            quantized = quantize(program, calibration, ranges, exact, VECTOR_PATH[job.target])
         else:
             quantized = quantize_weights(program, WEIGHTS[job.target, _precision(job)])
     with stages.stage("save"):

@@ -15,6 +15,7 @@ from mvtool.ports import Quantization
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import Range, affine
 from mvtool.quantization.policy import (
+    ALL_STORED,
     CLAMP_OPERATORS,
     FLOAT_FORMS,
     PRODUCTS,
@@ -83,7 +84,11 @@ class Domains:
 
 
 def make_plan(
-    program: StreamProgram, module: GraphModule, ranges: Mapping[str, Range], exact: frozenset[str] = frozenset()
+    program: StreamProgram,
+    module: GraphModule,
+    ranges: Mapping[str, Range],
+    exact: frozenset[str] = frozenset(),
+    vector_path: Weights = ALL_STORED,
 ) -> Plan:
     """Apply the policy to a graph.
 
@@ -92,13 +97,17 @@ def make_plan(
         module: The graph, with shapes in its nodes' metadata.
         ranges: Range per node name, from `observe`; the nodes of ports hold the shared port ranges.
         exact: Names of weights; the layers that they belong to stay float.
+        vector_path: Form of the weights where activations are float.
     """
     found = find_domains(program, module.graph, exact)
     parameters: dict[str, Quantization] = {}
     for members in found.groups:
         quantization = affine(*_range_of(program, module.graph, members, ranges))
         parameters.update({node.name: quantization for node in members})
-    return Plan(parameters, _names(found.int8_nodes), _names(found.fused), _names(found.weight_only))
+    dynamic = {n for n in found.weight_only if _weight_form(n, vector_path) is WeightForm.DYNAMIC}
+    if vector_path.exact_gates:
+        dynamic -= _before(module.graph, found.int8_nodes)
+    return Plan(parameters, *map(_names, (found.int8_nodes, found.fused, found.weight_only, dynamic)))
 
 
 def find_domains(program: StreamProgram, graph: Graph, exact: frozenset[str] = frozenset()) -> Domains:
@@ -120,6 +129,15 @@ def find_domains(program: StreamProgram, graph: Graph, exact: frozenset[str] = f
     groups = _groups(program, graph, (int8_nodes | ends) - fused, int8_nodes)
     dense = {n for n in graph.nodes if operator_of(n) in WEIGHTED and n not in int8_nodes and _weight(n) is not None}
     return Domains(tuple(map(tuple, groups)), frozenset(int8_nodes), frozenset(fused), frozenset(dense - kept))
+
+
+def _before(graph: Graph, targets: frozenset[Node]) -> set[Node]:
+    """The nodes from which a way leads to one of `targets`."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if any(user in targets or user in found for user in node.users):
+            found.add(node)
+    return found
 
 
 def plan_weights(module: GraphModule, weights: Weights) -> Plan:

@@ -61,17 +61,24 @@ class Weights:
         depthwise: Of 2D convolutions whose kernels see one channel.
         pointwise_as_dense: 1x1 convolutions are written as dense layers over the channels of each position, for the
             sake of the dense layers' form.
+        exact_gates: Activations are not rounded at run time on the way to an int8 feature map. The gates of squeeze-excite are
+            such: their layers are small, and one step in a gate moves a whole channel.
     """
 
     dense: WeightForm
     convolution: WeightForm
     depthwise: WeightForm
     pointwise_as_dense: bool = False
+    exact_gates: bool = False
 
 
-VECTOR_PATH = Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.FLOAT)
-"""What TFLite's int8 artifacts do where activations are float."""
 ALL_STORED = Weights(WeightForm.STORED, WeightForm.STORED, WeightForm.STORED)
+VECTOR_PATH: Mapping[Runtime, Weights] = {
+    Runtime.TFLITE: Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.FLOAT),
+    Runtime.EXECUTORCH: Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.STORED, exact_gates=True),
+    Runtime.COREML: ALL_STORED,
+}
+"""What each runtime's int8 artifacts do where activations are float."""
 WEIGHTS: Mapping[tuple[Runtime, Precision], Weights] = {
     (Runtime.TFLITE, Precision.INT8_DYNAMIC): Weights(WeightForm.DYNAMIC, WeightForm.DYNAMIC, WeightForm.STORED),
     (Runtime.TFLITE, Precision.INT8_WEIGHTS): ALL_STORED,

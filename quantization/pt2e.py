@@ -134,6 +134,7 @@ def quantize(
     calibration: CalibrationSet,
     ranges: Mapping[str, Range] | None = None,
     exact: frozenset[str] = frozenset(),
+    vector_path: Weights = ALL_STORED,
 ) -> QuantizedProgram:
     """Calibrate a lowered program and write its int8 form.
 
@@ -142,6 +143,7 @@ def quantize(
         calibration: Clips; the states are rolled through the float model.
         ranges: Shared port ranges; computed here if None.
         exact: Names of weights whose layers stay float, see `mvtool.quantization.layers`.
+        vector_path: Form of the weights where activations are float.
 
     Raises:
         ConversionError: A tensor is not finite, or a scale cannot be represented by the kernels.
@@ -152,7 +154,7 @@ def quantize(
     with part("calibration"):
         found = observe(program, module, calibration)
     found.update({name: shared[port.name] for port, name in _port_names(program, module) if port.name in shared})
-    plan = make_plan(program, module, found, exact)
+    plan = make_plan(program, module, found, exact, vector_path)
     ports = {port.name: plan.stored[name] for port, name in _port_names(program, module) if name in plan.stored}
     exported = apply_plan(program, module, plan, found)
     return QuantizedProgram(program.replace(exported=exported), ports)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvtool.converters.tflite_graph import Graph
-from mvtool.ports import AnyArray, Quantization
+from mvtool.ports import AnyArray, Quantization, Runtime
 from mvtool.quantization.policy import VECTOR_PATH, WeightForm
 from mvtool.quantization.policy import Weights as WeightForms
 from mvtool.quantization.tflite_domains import CLAMPS, HAS_WEIGHTS, Domains
@@ -54,7 +54,7 @@ class Rewriter:
         scales: Scales,
         int8_inputs: Mapping[int, Quantization],
         int8_outputs: Mapping[int, Quantization],
-        weights: WeightForms = VECTOR_PATH,
+        weights: WeightForms = VECTOR_PATH[Runtime.TFLITE],
     ) -> None:
         """Prepare.
 

@@ -20,6 +20,7 @@ from mvtool.operators import count
 from mvtool.ports import PortManifest, Precision, Runtime
 from mvtool.program import StreamProgram
 from mvtool.quantization.calibration import graph_step
+from mvtool.quantization.policy import VECTOR_PATH
 from mvtool.quantization.pt2e import QuantizedProgram, Simulation, quantize
 from mvtool.runtimes.executorch import ExecuTorchExecutable, read_manifest
 
@@ -35,7 +36,7 @@ def program() -> StreamProgram:
 
 @pytest.fixture(scope="module")
 def quantized(program: StreamProgram) -> QuantizedProgram:
-    return quantize(program, clips())
+    return quantize(program, clips(), vector_path=VECTOR_PATH[Runtime.EXECUTORCH])
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +128,13 @@ from pathlib import Path
 from stream_nets import clips, stream_program
 from mvtool.converters import executorch
 from mvtool.converters.executorch_lowering import lower_to_executorch
+from mvtool.ports import Runtime
+from mvtool.quantization.policy import VECTOR_PATH
 from mvtool.quantization.pt2e import quantize
 program = executorch.prepare(stream_program())
 executorch.emit(program, Path(sys.argv[2]) / "fp32.pte")
-executorch.emit(quantize(program, clips()), Path(sys.argv[2]) / "int8.pte")
+quantized = quantize(program, clips(), vector_path=VECTOR_PATH[Runtime.EXECUTORCH])
+executorch.emit(quantized, Path(sys.argv[2]) / "int8.pte")
 """
 
 

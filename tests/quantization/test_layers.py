@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hard_net import INPUT, hard_net
+from stream_nets import clips, stream_program
 from tiny_models import SIZE, TinyStream, seeded
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from mvtool.ports import Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.layers import Layers, constants, fingerprint
 from mvtool.quantization.plan import WEIGHTED, make_plan, operator_of, weight_name, with_activations
+from mvtool.quantization.policy import VECTOR_PATH
 from mvtool.quantization.pt2e_open import open_graph
 from mvtool.quantization.ranges import observe
 from mvtool.quantization.sources import load_calibration
@@ -117,3 +121,20 @@ def test_what_is_pooled_before_a_head_keeps_float_activations(net: nn.Module, ex
     layer_of = {fingerprint(v): layers.layer(n) for n, v in values.items() if v.ndim > 1}
     weighted = [o for o in graph.operators if graph.kind(o) in HAS_WEIGHTS and o not in domains]
     assert {layer_of[fingerprint(graph.constant(int(o.inputs[1])))] for o in weighted} == expected  # type: ignore[arg-type]
+
+
+def test_executorch_rounds_activations_at_run_time_where_no_gate_follows() -> None:
+    program = spelled(stream_program())
+    module = open_graph(program)
+    ranges = observe(program, module, clips())
+
+    def layers(names: frozenset[str]) -> set[str]:
+        found = {weight_name(node) or "" for node in module.graph.nodes if node.name in names}
+        return {name.split(".")[0] for name in found}
+
+    stored = make_plan(program, module, ranges)
+    plan = make_plan(program, module, ranges, vector_path=VECTOR_PATH[Runtime.EXECUTORCH])
+    assert (layers(stored.weight_only), stored.dynamic) == ({"squeeze", "excite", "head"}, frozenset())
+    assert (plan.weight_only, layers(plan.dynamic)) == (stored.weight_only, {"head"})
+    free = replace(VECTOR_PATH[Runtime.EXECUTORCH], exact_gates=False)
+    assert make_plan(program, module, ranges, vector_path=free).dynamic == stored.weight_only

@@ -46,7 +46,11 @@ class Borders:
         self._near, self._turned = {}, turned
 
     def met(self, most: int | None = None) -> list[Border]:
-        """The elements on a border since `begin`, nearest first; no more than `most`, if that is given."""
+        """The elements on a border since `begin`, nearest first; no more than `most`, if that is given.
+
+        Those exactly on it come last. There are thousands of them where values lie on a grid of their own, as means of few int8
+        values do, and a runtime that computes them exactly too rounds them alike.
+        """
         if not self._near:
             return []
         sites, near = list(self._near), list(self._near.values())
@@ -54,7 +58,7 @@ class Borders:
         elements = np.concatenate([elements.numpy() for elements, _ in near])
         ends = np.cumsum([elements.numel() for elements, _ in near])
         # Of equally near ones the first comes first.
-        nearest = np.argsort(distances, kind="stable")[:most]
+        nearest = np.lexsort((distances, distances == 0.0))[:most]
         site_of = np.searchsorted(ends, nearest, side="right")
         return [Border(sites[site], int(elements[index])) for site, index in zip(site_of, nearest, strict=True)]
 

@@ -46,7 +46,7 @@ def integer_arithmetic(module: Any) -> None:
 
 
 def round_at_run_time(module: Any, borders: Borders) -> None:
-    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does.
+    """Round the activations of dynamic layers of a `torch.fx.GraphModule` as XNNPACK does, if it has any.
 
     That is each row of a dense layer, each position of a convolution that is one, and each picture of any other.
 

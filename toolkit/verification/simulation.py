@@ -74,12 +74,12 @@ def _saved(folder: Path, runtime: Runtime, precision: Precision) -> Simulation:
 
     def quantized(borders: Borders) -> Session:
         def edit(module: Any) -> None:
+            if not coreml:
+                integers.round_at_run_time(module, borders)
             if precision is Precision.INT8:
                 sites = computed_floats(module)
                 rounded(module)
                 round_at_borders(module, sites, borders, half.steps_of if coreml else integers.steps_of)
-            elif precision is Precision.INT8_DYNAMIC:
-                integers.round_at_run_time(module, borders)
             # Float arithmetic on int8 weights is what the program says, in every runtime.
 
         return open_program(program, edit=edit)
