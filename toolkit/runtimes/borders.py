@@ -40,10 +40,18 @@ class Borders:
         """Nothing is rounded the other way."""
         self._near: dict[str, tuple[Tensor, Tensor]] = {}
         self._turned: frozenset[Border] = frozenset()
+        self._generator: np.random.Generator | None = None
 
     def begin(self, turned: frozenset[Border] = frozenset()) -> None:
         """Forget the last step; in the next one the elements of `turned` are rounded the other way."""
-        self._near, self._turned = {}, turned
+        self._near, self._turned, self._generator = {}, turned, None
+
+    def scatter(self, seed: int) -> None:
+        """Forget the last step; in the next one a random half of the elements on a border is rounded the other way.
+
+        Not of those exactly on it, see `met`.
+        """
+        self._near, self._turned, self._generator = {}, frozenset(), np.random.default_rng(seed)
 
     def met(self, most: int | None = None) -> list[Border]:
         """The elements on a border since `begin`, nearest first; no more than `most`, if that is given.
@@ -75,6 +83,9 @@ class Borders:
         self._near[site] = (elements, distances[elements])
         rounded = steps.round()
         chosen = [border.element for border in self._turned if border.site == site]
+        if self._generator is not None:
+            near = elements[distances[elements] > 0.0].numpy()
+            chosen = near[self._generator.random(near.size) < 0.5].tolist()
         if chosen:
             flat, low = rounded.reshape(-1), below.reshape(-1)
             flat[chosen] = 2.0 * low[chosen] + 1.0 - flat[chosen]

@@ -3,14 +3,18 @@
 A runtime may take a value on the border of two int8 steps either way (`mvtool.runtimes.borders`), and in a deep network
 one step of one value, such as the gate of a channel, moves more than the limits allow. So where an artifact leaves the
 simulation, such values are rounded the other way, one at a time, as long as that brings the two nearer.
+
+In a network with thousands of such values no search finds those that the artifact took. What it can be asked for then is
+not to be further from the simulation than simulations are from each other (`Spread`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from mvtool.runtimes.borders import Border
+from mvtool.verification.judge import Deviation
 from mvtool.verification.store import Frame
 
 TURNED_VALUES = 4
@@ -25,6 +29,12 @@ time, so that the outcome is the same on every machine."""
 
 SIMULATIONS_PER_STEP = 16
 """How many more every step brings. What one step leaves, later ones may take."""
+
+SCATTERED = 8
+"""Simulations that each round a random half of the values on a border the other way."""
+
+MOST_SPREAD = 4.0
+"""Limits that they may be apart. Beyond it, a fifth of the largest logit, they prove nothing any more."""
 
 Turned = frozenset[Border]
 
@@ -112,3 +122,41 @@ class Search:
             return ""
         tried = f"; other roundings of values on the border of two steps were tried: {self.simulations}"
         return f"{tried}, as many as the budget of a replay" if self.ended else tried
+
+
+class Spread:
+    """How far simulations that are equally right are from each other, over a replay.
+
+    Attributes:
+        largest: In limits, of the steps that were looked at; 0 for none.
+        hopeless: An artifact was further away than that.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was looked at yet."""
+        self.largest = 0.0
+        self.hopeless = False
+
+    def widened(self, found: Sequence[Deviation], simulations: Iterable[Iterable[Deviation]]) -> list[Deviation]:
+        """Deviations of an artifact, with limits as wide as the simulations need for themselves, up to `MOST_SPREAD`.
+
+        Args:
+            found: Of the artifact from the nearest simulation.
+            simulations: Of scattered simulations from the same; looked at only if the artifact leaves a limit.
+        """
+        if self.hopeless or all(deviation.holds for deviation in found):
+            return list(found)
+        apart: dict[str, float] = {}
+        for deviation in (one for simulation in simulations for one in simulation):
+            apart[deviation.tensor] = max(apart.get(deviation.tensor, 0.0), deviation.severity)
+        self.largest = max(self.largest, *(apart.get(d.tensor, 0.0) for d in found if not d.holds))
+        factors = {tensor: min(max(limits, 1.0), MOST_SPREAD) for tensor, limits in apart.items()}
+        wider = [replace(d, limit=d.limit * factors.get(d.tensor, 1.0)) for d in found]
+        self.hopeless = not all(deviation.holds for deviation in wider)
+        return wider
+
+    def told(self) -> str:
+        """What was seen, to be said behind a result; empty if nothing was looked at."""
+        if not self.largest:
+            return ""
+        return f"; simulations with other roundings of values on the border of two steps differ by up to {self.largest:.3g} limits"

@@ -55,12 +55,12 @@ def check_order(replay: Replay, before: Frame, after: Frame) -> CheckResult:
     stored = {b.state: b.input.encode(before.states[b.state]) for b in manifest.states}
     found = _probe(replay, stored, after.inputs)
     expected = replay.nearest_simulation(stored, found) if manifest.precision.quantized else after
-    bad = [deviation for deviation in _deviations(replay, found, expected) if not deviation.holds]
+    bad = [deviation for deviation in replay.deviations(stored, found, expected, 1) if not deviation.holds]
     if bad:
         swap = _diagnosis(replay, stored, expected, found, [d.tensor for d in bad])
         worst = max(bad, key=lambda deviation: deviation.severity)
         own = f"{worst.tensor!r} is not what its manifest says: {worst.value:.3g} {worst.unit}"
-        text = swap or own + replay.search.reason()
+        text = swap or own + replay.search.reason() + replay.spread.told()
         return failed(Check.ORDER, text, worst=worst.value, limit=worst.limit, tensor=worst.tensor)
     return _verdict(manifest, found, expected)
 

@@ -14,8 +14,8 @@ from mvtool.runtimes.borders import Borders
 from mvtool.session import Session
 from mvtool.verification import bounds
 from mvtool.verification.frames import digest
-from mvtool.verification.judge import Judge, Worst
-from mvtool.verification.nearest import BORDERS_TRIED, TURNED_VALUES, Attempt, Search, Turned
+from mvtool.verification.judge import Deviation, Judge, Worst
+from mvtool.verification.nearest import BORDERS_TRIED, SCATTERED, TURNED_VALUES, Attempt, Search, Spread, Turned
 from mvtool.verification.report import Check, CheckResult, SignalToNoise, Status, failed, passed
 from mvtool.verification.simulation import Simulation
 from mvtool.verification.store import Frame
@@ -37,7 +37,7 @@ class Replay:
         self._outputs, self._states, self._anchor_worst = Worst(), Worst(), _LowestSnr()
         self._fresh: list[tuple[tuple[AnyArray, ...], dict[str, bytes]]] = []
         self._borders = Borders()
-        self.search = Search()
+        self.search, self.spread = Search(), Spread()
         self._simulated = simulation.quantized(self._borders) if simulation else None
         self._anchor = simulation.anchor() if simulation else None
 
@@ -50,11 +50,12 @@ class Replay:
         if number <= FRESH_STEPS:
             inputs = tuple(array.copy() for array in frame.inputs)
             self._fresh.append((inputs, _fingerprints(outputs, after)))
-        expected = frame
+        found, expected = Frame(frame.inputs, outputs, states), frame
         if self._simulated is not None:
-            expected = self.nearest_simulation(before, Frame(frame.inputs, outputs, states))
-        self._outputs.add(self.judge.outputs(outputs, expected, number))
-        self._states.add(self.judge.states(states, expected, number))
+            expected = self.nearest_simulation(before, found)
+        outcome = self.deviations(before, found, expected, number)
+        self._outputs.add(deviation for deviation in outcome if deviation.tensor in outputs)
+        self._states.add(deviation for deviation in outcome if deviation.tensor not in outputs)
         if number in (*bounds.SNR_FRAMES, self._steps):
             self.snr.append(_snr(number, outputs, states, frame))
         if self._anchor is not None and number <= bounds.ANCHOR_FRAMES:
@@ -79,15 +80,44 @@ class Replay:
 
         return self.search.nearest(simulate)
 
+    def deviations(self, before: Mapping[str, AnyArray], found: Frame, expected: Frame, number: int) -> list[Deviation]:
+        """How far the artifact is from `expected` in step `number`, with the limits that hold there.
+
+        Args:
+            before: Its stored states before the step, by name.
+            found: What it was given and made of it.
+            expected: What the reference or the nearest simulation made of it.
+            number: Of the step, counted from 1.
+        """
+        between = self._between(found, expected, number)
+        if self._simulated is None:
+            return between
+        scattered = (self._between(self._scattered(before, found, seed), expected, number) for seed in range(SCATTERED))
+        return self.spread.widened(between, scattered)
+
+    def _scattered(self, before: Mapping[str, AnyArray], found: Frame, seed: int) -> Frame:
+        self._borders.scatter(seed)
+        return self._simulated_step(before, found.inputs)
+
+    def _between(self, found: Frame, expected: Frame, number: int) -> list[Deviation]:
+        return [
+            *self.judge.outputs(found.outputs, expected, number),
+            *self.judge.states(found.states, expected, number),
+        ]
+
     def _distance(self, found: Frame, expected: Frame) -> float:
         """Largest deviation, in limits; infinite where it is not a number."""
-        deviations = (*self.judge.outputs(found.outputs, expected, 1), *self.judge.states(found.states, expected, 1))
+        deviations = self._between(found, expected, 1)
         return max((d.severity if d.severity == d.severity else math.inf for d in deviations), default=0.0)
 
     def _simulate(self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray], turned: Turned) -> Frame:
         if self._simulated is None:
             raise VerificationError("Only quantized artifacts are held against a simulation.")
         self._borders.begin(turned)
+        return self._simulated_step(before, inputs)
+
+    def _simulated_step(self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray]) -> Frame:
+        assert self._simulated is not None
         ports = {binding.state: binding.input for binding in self._simulated.manifest.states}
         real = logical_states(self.session.manifest, before)
         self._simulated.set_state({name: ports[name].encode(array) for name, array in real.items()})
@@ -120,10 +150,11 @@ class Replay:
             yield self._explained(self._states.result(check, states, self._steps, against))
 
     def _explained(self, result: CheckResult) -> CheckResult:
-        """A failure with what the search for the artifact's roundings came to."""
-        if result.status is not Status.FAILED:
-            return result
-        return result.model_copy(update={"message": result.message + self.search.reason()})
+        """A result with how wide its limits were, and a failure with what the search for the artifact's roundings came to."""
+        said = self.spread.told()
+        if result.status is Status.FAILED:
+            said = self.search.reason() + said
+        return result.model_copy(update={"message": result.message + said})
 
     def check_reset(self) -> CheckResult:
         """Reset, repeat the first steps, and compare bit by bit with the fresh session."""

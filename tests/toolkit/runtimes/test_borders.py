@@ -44,3 +44,20 @@ def test_begin_forgets() -> None:
     borders.begin()
     assert borders.met() == []
     assert borders.round("gate", torch.tensor([0.5 + NEAR])).tolist() == [1.0]
+
+
+def test_scattering_turns_half_of_what_is_near_a_border_and_nothing_else() -> None:
+    borders, steps = (
+        Borders(),
+        torch.cat([torch.full((1000,), 2.5 + NEAR), torch.full((50,), 0.5), torch.tensor([0.2])]),
+    )
+    borders.scatter(3)
+    first = borders.round("gate", steps)
+    assert 400 < int((first[:1000] == 2.0).sum()) < 600
+    assert torch.equal(first[1000:], steps[1000:].round())
+    borders.scatter(3)
+    assert torch.equal(borders.round("gate", steps), first)
+    borders.scatter(4)
+    assert not torch.equal(borders.round("gate", steps), first)
+    borders.begin()
+    assert torch.equal(borders.round("gate", steps), steps.round())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import pytest
 
 from mvtool.runtimes.borders import Border
+from mvtool.verification.judge import Deviation
 from mvtool.verification.nearest import (
     BORDERS_TRIED,
+    MOST_SPREAD,
     SIMULATIONS_AT_FIRST,
     SIMULATIONS_PER_STEP,
     TURNED_VALUES,
     Attempt,
     Search,
+    Spread,
     Turned,
 )
 from mvtool.verification.store import Frame
@@ -108,3 +112,47 @@ def test_a_distance_that_is_not_a_number_is_not_near() -> None:
     search, step = Search(), Step(lambda turned: float("nan"))
     assert simulation(search.nearest(step)) == 1
     assert search.reason()
+
+
+def deviation(tensor: str, value: float) -> Deviation:
+    return Deviation(tensor, 1, value, 0.05)
+
+
+def test_an_artifact_within_the_limits_is_not_held_against_scattered_simulations() -> None:
+    spread = Spread()
+
+    def none() -> Iterator[list[Deviation]]:
+        raise AssertionError("simulated without need")
+        yield []
+
+    found = [deviation("y", 0.05)]
+    assert spread.widened(found, none()) == found
+    assert spread.told() == ""
+
+
+def test_limits_are_as_wide_as_simulations_are_apart() -> None:
+    spread = Spread()
+    simulations = [[deviation("y", 0.09), deviation("z", 0.01)], [deviation("y", 0.02), deviation("z", 0.02)]]
+    wider = spread.widened([deviation("y", 0.08), deviation("z", 0.04)], simulations)
+    assert [(d.tensor, d.value, round(d.limit, 6), d.holds) for d in wider] == [
+        ("y", 0.08, 0.09, True),
+        ("z", 0.04, 0.05, True),
+    ]
+    assert not spread.hopeless
+    assert spread.told().endswith("differ by up to 1.8 limits")
+
+
+def test_an_artifact_further_away_than_simulations_fails_and_is_not_tried_again() -> None:
+    spread = Spread()
+    found = [deviation("y", 0.08)]
+    assert not spread.widened(found, [[deviation("y", 0.07)]])[0].holds
+    assert spread.hopeless
+    assert spread.widened(found, [[deviation("y", 0.2)]]) == found
+
+
+@pytest.mark.parametrize(("value", "holds"), [(0.19, True), (0.21, False), (float("nan"), False)])
+def test_simulations_that_are_far_apart_excuse_no_more_than_the_most(value: float, holds: bool) -> None:
+    spread = Spread()
+    (wider,) = spread.widened([deviation("y", value)], [[deviation("y", 1.0)]])
+    assert wider.limit == pytest.approx(0.05 * MOST_SPREAD)
+    assert wider.holds is holds

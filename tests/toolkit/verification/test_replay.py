@@ -222,4 +222,44 @@ def test_a_fault_is_no_matter_of_rounding() -> None:
 
 def test_a_failure_tells_what_was_tried() -> None:
     states = replay_gated(Gated(torch.floor, fault=5))[Check.SIMULATION_STATES]
-    assert states.message.endswith("; other roundings of values on the border of two steps were tried: 1")
+    tried, apart = states.message.split("; ")[-2:]
+    assert tried == "other roundings of values on the border of two steps were tried: 1"
+    # One step of the gate moves all elements by ten, of which one in a hundred may be beyond two.
+    assert apart == "simulations with other roundings of values on the border of two steps differ by up to 100 limits"
+
+
+def test_what_no_single_value_explains_may_be_as_far_as_simulations_are_from_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every element has a gate of its own, near the border of two steps; the artifact takes other sides than the simulation."""
+    # As if there were too many to search.
+    monkeypatch.setattr("mvtool.verification.nearest.TURNED_VALUES", 0)
+
+    class Many(ToyExecutable):
+        def __init__(self, round_gates: Callable[[Any], Any], fault: int = 0) -> None:
+            super().__init__()
+            self._round_gates = round_gates
+            self._fault = fault
+
+        def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
+            (x, *_) = inputs
+            gates = self._round_gates(torch.full((4,), GATE)).numpy()
+            stored = (GRID.zero_point + gates).astype(np.int8)
+            return [x, stored + np.int8(self._fault), stored]
+
+    def outcome(artifact: Many) -> CheckResult:
+        def simulated(borders: Borders) -> PortSession:
+            return int8_session(Many(lambda steps: borders.round("gates", steps)))
+
+        replay = Replay(int8_session(artifact), Simulation(simulated, toy_session), STEPS)
+        reference = toy_session()
+        for number, inputs in enumerate(FrameSource(reference.manifest.inputs).steps(STEPS), start=1):
+            outputs = reference.step(*inputs)
+            replay.step(number, Frame(inputs, outputs, logical_states(reference.manifest, reference.state())))
+        return {result.check: result for result in replay.results()}[Check.SIMULATION_STATES]
+
+    assert outcome(Many(torch.ceil)).status is Status.PASSED
+    other = outcome(Many(lambda steps: steps.floor() + torch.tensor([0.0, 0.0, 0.0, 1.0])))
+    assert other.status is Status.PASSED
+    assert other.message.endswith(("differ by up to 1.5 limits", "differ by up to 2 limits"))
+    assert outcome(Many(torch.ceil, fault=3)).status is Status.FAILED
