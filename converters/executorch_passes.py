@@ -8,6 +8,7 @@ exporter's own way; the files are the same to the byte either way. Written again
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def without_retracing() -> Iterator[None]:
         return traced
 
     def copied(self: Any, module: Any) -> Any:
-        if not all(_is_operator(n) for n in module.graph.nodes if n.op == "call_function"):
+        if not all(_is_functional(n) for n in module.graph.nodes if n.op == "call_function"):
             return copy_views(self, module)
         views_to_copies(module)
         return PassResult(module, True)
@@ -89,7 +90,7 @@ def write_out(exported: ExportedProgram, table: Mapping[Any, Any]) -> bool:
 
     graph = exported.graph_module.graph
     nodes = [node for node in graph.nodes if node.op == "call_function"]
-    if not all(_is_operator(node) for node in nodes):
+    if not all(map(_is_functional, nodes)):
         return False
     written = {node: _written(node) for node in nodes if _is_decomposed(node.target, table)}
     if not all(written.values()):
@@ -99,20 +100,22 @@ def write_out(exported: ExportedProgram, table: Mapping[Any, Any]) -> bool:
             node.target, node.args = found
     graph.eliminate_dead_code()
     for node in graph.nodes:
-        # The exporter numbers operators by what they were traced from.
-        node.meta["from_node"] = [NodeSource(node)]
+        # The exporter numbers operators by what they were traced from, one of several results by what made them.
+        node.meta["from_node"] = [NodeSource(node.args[0] if node.target is operator.getitem else node)]
     exported.graph_module.recompile()
     return True
 
 
-def _is_decomposed(operator: Any, table: Mapping[Any, Any]) -> bool:
+def _is_decomposed(target: Any, table: Mapping[Any, Any]) -> bool:
     """Whether `ExportedProgram.run_decompositions` would leave nothing of an operator.
 
     Composite operators that may give a view of their argument fall apart whatever the table says.
     """
     from torch._export.utils import _is_cia_op, _is_preservable_cia_op
 
-    return operator in table or (_is_cia_op(operator) and not _is_preservable_cia_op(operator))
+    if target is operator.getitem:
+        return False
+    return target in table or (_is_cia_op(target) and not _is_preservable_cia_op(target))
 
 
 def _written(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
@@ -142,8 +145,10 @@ def views_to_copies(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
-        known: Any = views._NON_FUNCTIONAL_OPS_TO_FUNCTIONAL_OPS
-        copy = known.get(node.target) or views.get_view_copy_of_view_op(node.target._schema)
+        copy = None
+        if node.target is not operator.getitem:
+            known: Any = views._NON_FUNCTIONAL_OPS_TO_FUNCTIONAL_OPS
+            copy = known.get(node.target) or views.get_view_copy_of_view_op(node.target._schema)
         if copy is not None:
             node.target = copy
         # A copy lies in order, and so does what is computed from it element by element.
@@ -158,7 +163,7 @@ def numbers_to_constants(module: fx.GraphModule) -> None:
     import torch
 
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or not _is_operator(node):
+        if node.op != "call_function":
             continue
         for name, position in _numbers(node):
             given = node.kwargs[name] if position is None else node.args[position]
@@ -270,10 +275,12 @@ def _in_order(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_contiguous()
 
 
-def _is_operator(node: fx.Node) -> bool:
-    """Whether a node calls an operator of PyTorch that leaves its arguments as they are."""
+def _is_functional(node: fx.Node) -> bool:
+    """Whether a node calls an operator of PyTorch that leaves its arguments as they are, or takes one of several results."""
     import torch
 
+    if node.target is operator.getitem:
+        return True
     return isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable
 
 

@@ -14,6 +14,8 @@ from torch.export import ExportedProgram
 from mvtool.converters import executorch, executorch_lowering
 from mvtool.converters.executorch_lowering import lower_to_executorch, strip_origins
 from mvtool.converters.executorch_passes import numbers_to_constants, views_to_copies, without_retracing, write_out
+from mvtool.ports import Runtime
+from mvtool.quantization.policy import ALL_STORED, VECTOR_PATH
 from mvtool.quantization.pt2e import quantize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -62,10 +64,16 @@ def program_of(name: str) -> ExportedProgram:
     if name in kinds:
         return exported(kinds[name]())
     program = executorch.prepare(stream_program())
-    return program.exported if name == "stream" else executorch.int8_ported(quantize(program, clips())).exported
+    if name == "stream":
+        return program.exported
+    path = VECTOR_PATH[Runtime.EXECUTORCH] if "rounded" in name else ALL_STORED
+    return executorch.int8_ported(quantize(program, clips(), vector_path=path)).exported
 
 
-@pytest.mark.parametrize("name", ["Plain", "Composed", "Outside", "stream", "int8 stream"])
+NAMES = ["Plain", "Composed", "Outside", "stream", "int8 stream", "int8 stream, head rounded at run time"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_exporters_own_way_gives_the_same_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = program_of(name)
     ours = lower_to_executorch(program, {})
