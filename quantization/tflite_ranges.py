@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mvtool.converters.tflite_graph import Graph
 from mvtool.errors import ConversionError
 from mvtool.extras import require
 from mvtool.ports import AnyArray
@@ -18,8 +19,7 @@ def observe(data: bytes, program: StreamProgram, calibration: CalibrationSet) ->
     """Minimum and maximum of every computed or fed float tensor, by tensor index.
 
     The states roll in the float graph itself: each clip starts from the initial state, and each step's
-    outputs are the next step's states. TFLite's own kernels compute, not a delegate, so that every
-    intermediate tensor exists.
+    outputs are the next step's states. TFLite's own kernels compute, not a delegate, which rounds otherwise.
 
     Args:
         data: The float model's bytes; its ports have the program's order.
@@ -29,22 +29,69 @@ def observe(data: bytes, program: StreamProgram, calibration: CalibrationSet) ->
     Raises:
         ConversionError: A tensor is not finite, or a clip does not fit the model.
     """
-    interpreter = _interpreter(data)
-    fed, given = ([d["index"] for d in details()] for details in _sides(interpreter))
-    watched = [d["index"] for d in interpreter.get_tensor_details() if d["dtype"] is np.float32]
-    watched = _variable(interpreter, watched, fed)
+    graph = Graph.parse(data)
+    fed, results = list(graph.inputs), len(graph.outputs)
+    watched = _watch(graph)
+    interpreter = _interpreter(graph.serialise())
+    given = [detail["index"] for detail in interpreter.get_output_details()]
     found: dict[int, Range] = {}
     for clip in calibration.clips:
         states: list[AnyArray] = program.initial_ports()
         for step in clip:
-            inputs = [port.encode(array) for port, array in zip(program.inputs, step, strict=True)]
-            for index, array in zip(fed, (*inputs, *states), strict=True):
+            arrays = [*(port.encode(array) for port, array in zip(program.inputs, step, strict=True)), *states]
+            for index, array in zip(fed, arrays, strict=True):
                 interpreter.set_tensor(index, array)
+                if array.dtype == np.float32 and array.size:
+                    _widen(graph, found, index, float(array.min()), float(array.max()), float(array.sum()))
             interpreter.invoke()
-            _widen(interpreter, watched, found)
-            newest = [interpreter.get_tensor(index) for index in given[len(program.outputs) :]]
+            if watched:
+                extremes = [interpreter.get_tensor(index).tolist() for index in given[results:]]
+                for index, low, high, total in zip(watched, *extremes, strict=True):
+                    _widen(graph, found, index, low, high, total)
+            newest = [interpreter.get_tensor(index) for index in given[len(program.outputs) : results]]
             states = program.following(states, newest)
     return found
+
+
+def _watch(graph: Graph) -> list[int]:
+    """Let a graph give the minima, maxima and sums of its float tensors as three more outputs.
+
+    So they are known without keeping every tensor: a clip model may make gigabytes of them in a call.
+
+    Returns:
+        The tensors, in the order of the values.
+    """
+    operators = graph.operators
+    written = [int(tensor) for operator in operators for tensor in operator.outputs]
+    watched = [t for t in dict.fromkeys(written) if graph.dtype(t) == "float32" and math.prod(graph.shape(t))]
+    if not watched:
+        return []
+    axes = {rank: graph.add_constant(f"axes_{rank}", np.arange(rank, dtype=np.int32)) for rank in range(7)}
+    added: list[Any] = []
+    for kind in ("REDUCE_MIN", "REDUCE_MAX", "SUM"):
+        singles = []
+        for tensor in watched:
+            singles.append(graph.add_tensor(f"{kind}_{tensor}", (), "float32"))
+            added.append(
+                graph.new_operator(kind, [tensor, axes[len(graph.shape(tensor))]], singles[-1:], "ReducerOptions")
+            )
+        together = graph.add_tensor(kind, (len(singles),), "float32")
+        pack = graph.new_operator("PACK", singles, [together], "PackOptions")
+        pack.builtinOptions.valuesCount = len(singles)
+        added.append(pack)
+        graph.body.outputs = [*graph.outputs, together]
+    # Each right behind what it reads, so that nothing is kept for it.
+    readers: dict[int, list[Any]] = {}
+    for operator in added:
+        readers.setdefault(int(operator.inputs[0]), []).append(operator)
+    reduced = {id(operator) for operator in added if graph.kind(operator) != "PACK"}
+    placed: list[Any] = []
+    for operator in operators:
+        placed.append(operator)
+        for tensor in operator.outputs:
+            placed += [one for one in readers.get(int(tensor), []) if id(one) in reduced]
+    graph.replace_operators([*placed, *(operator for operator in added if id(operator) not in reduced)])
+    return watched
 
 
 def _interpreter(data: bytes) -> Any:
@@ -53,30 +100,17 @@ def _interpreter(data: bytes) -> Any:
         model_content=data,
         num_threads=1,
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
     return interpreter
 
 
-def _sides(interpreter: Any) -> tuple[Any, Any]:
-    return interpreter.get_input_details, interpreter.get_output_details
-
-
-def _variable(interpreter: Any, candidates: list[int], fed: list[int]) -> list[int]:
-    """Tensors that an operator writes or the caller feeds; constants and scratch space are left out."""
-    written = {int(t) for operator in interpreter._get_ops_details() for t in operator["outputs"]}
-    return [index for index in candidates if index in written or index in fed]
-
-
-def _widen(interpreter: Any, watched: list[int], found: dict[int, Range]) -> None:
-    for index in watched:
-        array = interpreter.get_tensor(index)
-        seen = Range(float(array.min()), float(array.max()))
-        if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
-            name = interpreter._get_tensor_details(index, 0)["name"]
-            raise ConversionError(
-                f"Tensor {name!r} is not finite during calibration (range {seen.low} .. {seen.high}). "
-                "Check the weights, and that the calibration frames are preprocessed as in training."
-            )
-        found[index] = found[index].union(seen) if index in found else seen
+def _widen(graph: Graph, found: dict[int, Range], tensor: int, low: float, high: float, total: float) -> None:
+    """Take the extremes of one call into account; `total`, the sum, is no number if a value is none, which extremes may hide."""
+    if not (math.isfinite(low) and math.isfinite(high)) or math.isnan(total):
+        raise ConversionError(
+            f"Tensor {graph.name(tensor)!r} is not finite during calibration (range {low} .. {high}). "
+            "Check the weights, and that the calibration frames are preprocessed as in training."
+        )
+    seen = Range(low, high)
+    found[tensor] = found[tensor].union(seen) if tensor in found else seen

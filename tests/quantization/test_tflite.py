@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tflite_models import execute, frames, one_operator, small_stream
 
 from mvtool.converters.tflite_export import export_float
@@ -335,6 +336,31 @@ class TestStream:
         count = graph.outputs[-1]
         assert observed[count] == Range(1.0, 12.0)
 
+    def test_every_tensor_has_the_extremes_that_an_interpreter_which_keeps_all_shows(
+        self, calibration: CalibrationSet
+    ) -> None:
+        program = small_stream(int8=True)
+        graph = export_float(program)
+        data = graph.serialise()
+        interpreter = Interpreter(
+            model_content=data,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
+        interpreter.allocate_tensors()
+        (frame,) = calibration.clips[0][0]
+        arrays = [program.inputs[0].encode(frame), *program.initial_ports()]
+        for tensor, array in zip(graph.inputs, arrays, strict=True):
+            interpreter.set_tensor(tensor, array)
+        interpreter.invoke()
+        observed = observe(data, program, CalibrationSet((((frame,),),)))
+        made = {int(t) for operator in graph.operators for t in operator.outputs}
+        expected = [t for t in (*graph.inputs, *sorted(made)) if graph.dtype(t) == "float32"]
+        assert sorted(observed) == sorted(expected)
+        for tensor in expected:
+            values = interpreter.get_tensor(tensor)
+            assert observed[tensor] == Range(float(values.min()), float(values.max()))
+
     def test_ports_take_the_shared_ranges(self, calibration: CalibrationSet) -> None:
         program = small_stream(int8=True)
         ranges = port_ranges(program, calibration) | {"fifo": Range(-7.0, 9.0), "fifo_next": Range(-7.0, 9.0)}
@@ -365,6 +391,15 @@ class TestStream:
         large = np.full((1, 2), 200.0, dtype=np.float32)
         with pytest.raises(ConversionError, match="'y' is not finite"):
             observe(data, exponential, CalibrationSet((((large,),),)))
+
+    def test_a_value_that_is_not_a_number_is_refused_though_the_extremes_hide_it(self) -> None:
+        data = one_operator("LOG", [((1, 2), None)], ((1, 2), None), version=1)
+        shape = {"shape": (1, 2), "logical_shape": (1, 2), "permutation": (0, 1)}
+        program = small_stream(int8=True)
+        logarithm = program.replace(inputs=(program.inputs[0].model_copy(update=shape),), states=(), outputs=())
+        values = np.array([[-1.0, 2.0]], dtype=np.float32)
+        with pytest.raises(ConversionError, match="'y' is not finite"):
+            observe(data, logarithm, CalibrationSet((((values,),),)))
 
     def test_an_untied_state_is_found_on_the_graphs_own_outputs(self, calibration: CalibrationSet) -> None:
         program = small_stream(int8=True)
