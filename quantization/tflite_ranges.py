@@ -63,7 +63,7 @@ def _watch(graph: Graph) -> list[int]:
     """
     operators = graph.operators
     written = [int(tensor) for operator in operators for tensor in operator.outputs]
-    watched = [t for t in dict.fromkeys(written) if graph.dtype(t) == "float32" and math.prod(graph.shape(t))]
+    watched = [t for t in dict.fromkeys(written) if graph.dtype(t) == "float32" and 0 not in graph.shape(t)]
     if not watched:
         return []
     axes = {rank: graph.add_constant(f"axes_{rank}", np.arange(rank, dtype=np.int32)) for rank in range(7)}
