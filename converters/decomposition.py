@@ -44,10 +44,11 @@ def decomposed(exported: ExportedProgram, composite: Mapping[Any, Any], table: M
         table: What any other operator comes to.
 
     Returns:
-        None where the program mutates something, takes anything but tensors, or makes constants.
+        None where the program mutates something, takes or gives anything but tensors, or makes constants.
     """
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.export.graph_signature import OutputKind
+    from torch.fx import Node
 
     signature = exported.graph_signature
     values = [node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"]
@@ -59,7 +60,8 @@ def decomposed(exported: ExportedProgram, composite: Mapping[Any, Any], table: M
         return None
     module = _traced(exported.graph_module, values, composite, table)
     module.graph.eliminate_dead_code()
-    if any(node.op == "get_attr" for node in module.graph.nodes):
+    results: Any = module.graph.output_node().args[0]
+    if any(node.op == "get_attr" for node in module.graph.nodes) or not all(isinstance(r, Node) for r in results):
         return None
     return module, _signature(exported, module), dict(exported.state_dict)
 

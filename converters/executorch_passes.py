@@ -48,7 +48,9 @@ def without_retracing() -> Iterator[None]:
         elif name in ACTS_ON:
             if any(map(ACTS_ON[name], nodes)):
                 return interpret(self, module)
-        elif any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in HOOKS):
+        elif any(getattr(type(self), h, None) is not getattr(base.ExportPass, h, None) for h in HOOKS) or (
+            name in CHANGE_SHAPES and not all(map(_has_value, nodes))
+        ):
             return interpret(self, module)
         # Interpreting a graph makes lowered modules its own, which later passes count on.
         if any(_lacks_value(module, node, modules=name == "ExportPass") for node in module.graph.nodes):
@@ -56,10 +58,10 @@ def without_retracing() -> Iterator[None]:
         fill_values(module)
         return base.PassResult(module, True)
 
-    def decomposed(self: ExportedProgram, table: Any = None, **options: Any) -> ExportedProgram:
-        if not options and table is not None and write_out(self, table):
+    def decomposed(self: ExportedProgram, decomp_table: Any = None, **options: Any) -> ExportedProgram:
+        if not options and decomp_table is not None and write_out(self, decomp_table):
             return self
-        traced: ExportedProgram = decompose(self, table, **options)
+        traced: ExportedProgram = decompose(self, decomp_table, **options)
         return traced
 
     def copied(self: Any, module: Any) -> Any:
@@ -127,6 +129,8 @@ def _written(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
         return None
     if node.target is aten.conv2d.default:
         value, weight, *others = node.args
+        if len(node.meta["val"].shape) != 4:
+            return None
         rest: list[Any] = [None, [1, 1], [0, 0], [1, 1], 1]
         rest[: len(others)] = others
         bias, stride, padding, dilation, groups = rest
@@ -319,3 +323,6 @@ ACTS_ON: dict[str, Callable[[Any], bool]] = {
 }
 """Nodes that each of these passes changes, by their source; without one of them a pass only copies the graph.
 Symbolic sizes do not occur: every port of a stream program has a fixed shape."""
+
+CHANGE_SHAPES = frozenset({"DecomposeConcatenate", "Conv1dUnsqueezePass", "DecomposeBatchNorm"})
+"""Passes after which nodes that stay have other shapes than before, if the pass added a node."""

@@ -15,12 +15,12 @@ def as_program(module: GraphModule) -> ExportedProgram:
     """The program that `torch.export.export` makes of `module`, which has nothing left to trace.
 
     Args:
-        module: Functional, in operators of PyTorch, one result tuple; parameters and buffers are `get_attr` nodes, and each of
-            them is read. Its graph is copied. An example value that is there holds for the copy.
+        module: Functional, in operators of PyTorch, one result tuple; parameters and buffers are `get_attr` nodes. Its graph is
+            copied. An example value that is there holds for the copy.
 
     Returns:
-        Parameters, then buffers, then the module's inputs are the inputs of its graph, each under the name that
-        `torch.export.export` gives it.
+        Parameters, then buffers, as far as they are read, then the module's inputs are the inputs of its graph, each under the
+        name that `torch.export.export` gives it, if nothing else has that name.
     """
     import torch
     from torch.export import ExportedProgram
@@ -35,12 +35,15 @@ def as_program(module: GraphModule) -> ExportedProgram:
 
     mode = _mode(module)
     graph = torch.fx.Graph()
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    held = {name: value for name, value in every if name in read}
     entries: list[InputSpec] = []
     weights: dict[str, Node] = {}
     for name, value in held.items():
         parameter = isinstance(value, torch.nn.Parameter)
         node = graph.placeholder(f"{'p' if parameter else 'b'}_{name.replace('.', '_')}")
+        node.target = node.name
         node.meta["val"] = mode.from_tensor(value, static_shapes=True)
         kind, persistent = (InputKind.PARAMETER, None) if parameter else (InputKind.BUFFER, True)
         entries.append(InputSpec(kind, TensorArgument(name=node.name), name, persistent))
@@ -54,6 +57,7 @@ def as_program(module: GraphModule) -> ExportedProgram:
             copies[node] = graph.node_copy(node, copies.__getitem__)
             _value(copies[node], mode)
             if node.op == "placeholder":
+                copies[node].target = copies[node].name
                 entries.append(InputSpec(InputKind.USER_INPUT, TensorArgument(name=copies[node].name), None))
                 inputs.append(copies[node].meta["val"])
     results = [copies[node] for node in module.graph.output_node().args[0]]  # type: ignore[union-attr,index]

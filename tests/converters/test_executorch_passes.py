@@ -53,6 +53,14 @@ class Outside(Plain):
         return torch.cumsum(y.permute(0, 2, 3, 1), 1).permute(0, 3, 1, 2) * 2.0, total
 
 
+class Joined(Plain):
+    """More values in one concatenation than XNNPACK takes."""
+
+    def forward(self, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        y, total = super().forward(x, count)
+        return torch.cat([y * number for number in range(1, 8)], 1), total
+
+
 def exported(module: nn.Module) -> ExportedProgram:
     torch.manual_seed(0)
     made: ExportedProgram = torch.export.export(module.eval(), (torch.randn(1, 3, 16, 16), torch.ones(1)))
@@ -60,7 +68,7 @@ def exported(module: nn.Module) -> ExportedProgram:
 
 
 def program_of(name: str) -> ExportedProgram:
-    kinds = {kind.__name__: kind for kind in (Plain, Composed, Outside)}
+    kinds = {kind.__name__: kind for kind in (Plain, Composed, Outside, Joined)}
     if name in kinds:
         return exported(kinds[name]())
     program = executorch.prepare(stream_program())
@@ -70,7 +78,7 @@ def program_of(name: str) -> ExportedProgram:
     return executorch.int8_ported(quantize(program, clips(), vector_path=path)).exported
 
 
-NAMES = ["Plain", "Composed", "Outside", "stream", "int8 stream", "int8 stream, head rounded at run time"]
+NAMES = ["Plain", "Composed", "Outside", "Joined", "stream", "int8 stream", "int8 stream, head rounded at run time"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from stream_nets import clips, stream_program
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mvtool.converters import executorch
@@ -62,3 +63,43 @@ def test_it_can_be_saved_and_loaded(both: tuple[ExportedProgram, ExportedProgram
     save_program(program, tmp_path / "program")
     loaded = load_program(tmp_path / "program").exported
     assert calls(loaded) == calls(ours)
+
+
+class Alike(nn.Module):
+    """Weights whose names become one when the dots go, one tensor under two names, and an input that is called like a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.layer_bias = nn.Parameter(torch.ones(4))
+        self.other = nn.Linear(4, 4)
+        self.other.weight = self.layer.weight
+
+    def forward(self, p_layer_bias: Tensor, x: Tensor) -> Tensor:
+        result: Tensor = self.other(self.layer(x) + self.layer_bias) * p_layer_bias
+        return result
+
+
+def test_names_that_meet_are_told_apart() -> None:
+    torch.manual_seed(0)
+    given = (torch.rand(1, 4), torch.rand(1, 4))
+    module = torch.export.export(Alike(), given).module()
+    for node in list(module.graph.nodes):
+        if node.op == "call_module":
+            module.graph.erase_node(node)
+    result = module.graph.output_node()
+    result.args = (tuple(result.args[0]),)
+    module.recompile()
+    program = as_program(module)
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    assert len({node.name for node in placeholders}) == len(placeholders) == 7
+    assert all(node.name == node.target for node in placeholders)
+    (found,) = program.module()(*given)
+    torch.testing.assert_close(found, alike(module, given), rtol=0, atol=0)
+
+
+def alike(module: nn.Module, given: tuple[Tensor, Tensor]) -> Tensor:
+    weights = {name: value.detach() for name, value in module.named_parameters(remove_duplicate=False)}
+    gate, x = given
+    hidden = x @ weights["layer.weight"].T + weights["layer.bias"] + weights["layer_bias"]
+    return (hidden @ weights["other.weight"].T + weights["other.bias"]) * gate

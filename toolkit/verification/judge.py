@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvtool.ports import AnyArray, PortManifest
@@ -50,27 +50,38 @@ class Judge:
 
     manifest: PortManifest
 
-    def outputs(self, actual: Mapping[str, AnyArray], frame: Frame, number: int) -> Iterable[Deviation]:
-        """Deviations of the model outputs of frame `number`; logical arrays."""
-        for port in self.manifest.outputs:
-            yield self.tensor(port.name, port.step, actual[port.name], frame.outputs[port.name], number)
+    def measures(self, actual: Frame, expected: Frame, number: int) -> list[Deviation]:
+        """Every measure of every output and state of frame `number`; logical arrays."""
+        outputs = [(port.name, port.step, actual.outputs, expected.outputs) for port in self.manifest.outputs]
+        states = [(b.state, b.output.step, actual.states, expected.states) for b in self.manifest.states]
+        return [
+            deviation
+            for name, step, found, wanted in (*outputs, *states)
+            for deviation in self.tensor(name, step, found[name], wanted[name], number)
+        ]
 
-    def states(self, actual: Mapping[str, AnyArray], frame: Frame, number: int) -> Iterable[Deviation]:
-        """Deviations of the states after frame `number`; logical arrays."""
-        for binding in self.manifest.states:
-            name = binding.state
-            yield self.tensor(name, binding.output.step, actual[name], frame.states[name], number)
-
-    def tensor(self, name: str, step: float, actual: AnyArray, expected: AnyArray, number: int) -> Deviation:
-        """The deviation of one tensor; `step` is the width of its int8 grid, 0 for a float tensor."""
+    def tensor(
+        self, name: str, step: float, actual: AnyArray, expected: AnyArray, number: int
+    ) -> tuple[Deviation, ...]:
+        """The measures of one tensor; `step` is the width of its int8 grid, 0 for a float tensor."""
         if not step:
-            return Deviation(
-                name, number, bounds.relative_error(actual, expected), bounds.LIMITS[self.manifest.precision]
-            )
+            error = bounds.relative_error(actual, expected)
+            return (Deviation(name, number, error, bounds.LIMITS[self.manifest.precision]),)
         distance = bounds.step_distance(actual, expected, step)
-        share = Deviation(name, number, distance.beyond, bounds.INT8_BEYOND, "of the elements beyond 2 steps")
-        mean = Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average")
-        return max(share, mean, key=lambda deviation: deviation.severity)
+        return (
+            Deviation(name, number, distance.beyond, bounds.INT8_BEYOND, "of the elements beyond 2 steps"),
+            Deviation(name, number, distance.mean, bounds.INT8_MEAN_STEPS, "steps on average"),
+        )
+
+
+def worst_of_each(deviations: Iterable[Deviation]) -> list[Deviation]:
+    """One deviation for each tensor, its most severe one."""
+    worst: dict[str, Deviation] = {}
+    for deviation in deviations:
+        known = worst.get(deviation.tensor)
+        if known is None or not deviation.severity <= known.severity:
+            worst[deviation.tensor] = deviation
+    return list(worst.values())
 
 
 class Worst:

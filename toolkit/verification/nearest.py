@@ -34,7 +34,7 @@ SCATTERED = 8
 """Simulations that each round a random half of the values on a border the other way."""
 
 MOST_SPREAD = 4.0
-"""Limits that they may be apart. Beyond it, a fifth of the largest logit, they prove nothing any more."""
+"""Limits that they may be apart. Beyond it, a fifth of the largest logit, they excuse nothing any more."""
 
 Turned = frozenset[Border]
 
@@ -138,20 +138,20 @@ class Spread:
         self.hopeless = False
 
     def widened(self, found: Sequence[Deviation], simulations: Iterable[Iterable[Deviation]]) -> list[Deviation]:
-        """Deviations of an artifact, with limits as wide as the simulations need for themselves, up to `MOST_SPREAD`.
+        """Measures of an artifact, each with a limit as wide as the simulations need for themselves, if that is no more than `MOST_SPREAD`.
 
         Args:
-            found: Of the artifact from the nearest simulation.
-            simulations: Of scattered simulations from the same; looked at only if the artifact leaves a limit.
+            found: From the artifact to the nearest simulation.
+            simulations: From scattered simulations to the same; looked at only if the artifact leaves a limit.
         """
         if self.hopeless or all(deviation.holds for deviation in found):
             return list(found)
-        apart: dict[str, float] = {}
-        for deviation in (one for simulation in simulations for one in simulation):
-            apart[deviation.tensor] = max(apart.get(deviation.tensor, 0.0), deviation.severity)
-        self.largest = max(self.largest, *(apart.get(d.tensor, 0.0) for d in found if not d.holds))
-        factors = {tensor: min(max(limits, 1.0), MOST_SPREAD) for tensor, limits in apart.items()}
-        wider = [replace(d, limit=d.limit * factors.get(d.tensor, 1.0)) for d in found]
+        apart: dict[tuple[str, str], float] = {}
+        for one in (one for simulation in simulations for one in simulation):
+            apart[one.tensor, one.unit] = max(apart.get((one.tensor, one.unit), 0.0), one.severity)
+        self.largest = max(self.largest, *(apart.get((d.tensor, d.unit), 0.0) for d in found if not d.holds))
+        factors = {measure: limits for measure, limits in apart.items() if 1.0 < limits <= MOST_SPREAD}
+        wider = [replace(d, limit=d.limit * factors.get((d.tensor, d.unit), 1.0)) for d in found]
         self.hopeless = not all(deviation.holds for deviation in wider)
         return wider
 

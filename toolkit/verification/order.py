@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from mvtool.ports import AnyArray, PortManifest, StateForm
-from mvtool.verification.judge import Deviation
+from mvtool.verification.judge import Deviation, worst_of_each
 from mvtool.verification.replay import Replay, logical_states
 from mvtool.verification.report import Check, CheckResult, failed, passed
 from mvtool.verification.store import Frame
@@ -87,8 +87,7 @@ def _probe(replay: Replay, stored: Mapping[str, AnyArray], inputs: Sequence[AnyA
 
 
 def _deviations(replay: Replay, found: Frame, expected: Frame) -> list[Deviation]:
-    judge = replay.judge
-    return [*judge.outputs(found.outputs, expected, 1), *judge.states(found.states, expected, 1)]
+    return worst_of_each(replay.judge.measures(found, expected, 1))
 
 
 def _tensor(frame: Frame, name: str) -> AnyArray:

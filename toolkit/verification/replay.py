@@ -14,7 +14,7 @@ from mvtool.runtimes.borders import Borders
 from mvtool.session import Session
 from mvtool.verification import bounds
 from mvtool.verification.frames import digest
-from mvtool.verification.judge import Deviation, Judge, Worst
+from mvtool.verification.judge import Deviation, Judge, Worst, worst_of_each
 from mvtool.verification.nearest import BORDERS_TRIED, SCATTERED, TURNED_VALUES, Attempt, Search, Spread, Turned
 from mvtool.verification.report import Check, CheckResult, SignalToNoise, Status, failed, passed
 from mvtool.verification.simulation import Simulation
@@ -89,25 +89,20 @@ class Replay:
             expected: What the reference or the nearest simulation made of it.
             number: Of the step, counted from 1.
         """
-        between = self._between(found, expected, number)
-        if self._simulated is None:
-            return between
-        scattered = (self._between(self._scattered(before, found, seed), expected, number) for seed in range(SCATTERED))
-        return self.spread.widened(between, scattered)
+        measures = self.judge.measures(found, expected, number)
+        if self._simulated is not None:
+            scattered = (self._scattered(before, found, seed) for seed in range(SCATTERED))
+            apart = (self.judge.measures(one, expected, number) for one in scattered)
+            measures = self.spread.widened(measures, apart)
+        return worst_of_each(measures)
 
     def _scattered(self, before: Mapping[str, AnyArray], found: Frame, seed: int) -> Frame:
         self._borders.scatter(seed)
         return self._simulated_step(before, found.inputs)
 
-    def _between(self, found: Frame, expected: Frame, number: int) -> list[Deviation]:
-        return [
-            *self.judge.outputs(found.outputs, expected, number),
-            *self.judge.states(found.states, expected, number),
-        ]
-
     def _distance(self, found: Frame, expected: Frame) -> float:
         """Largest deviation, in limits; infinite where it is not a number."""
-        deviations = self._between(found, expected, 1)
+        deviations = self.judge.measures(found, expected, 1)
         return max((d.severity if d.severity == d.severity else math.inf for d in deviations), default=0.0)
 
     def _simulate(self, before: Mapping[str, AnyArray], inputs: Iterable[AnyArray], turned: Turned) -> Frame:
