@@ -88,7 +88,7 @@ def test_names_that_meet_are_told_apart() -> None:
         if node.op == "call_module":
             module.graph.erase_node(node)
     result = module.graph.output_node()
-    result.args = (tuple(result.args[0]),)
+    result.args = (tuple(result.all_input_nodes),)
     module.recompile()
     program = as_program(module)
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
