@@ -56,8 +56,8 @@ class Borders:
     def met(self, most: int | None = None) -> list[Border]:
         """The elements on a border since `begin`, nearest first; no more than `most`, if that is given.
 
-        Those exactly on it come last. There are thousands of them where values lie on a grid of their own, as means of few int8
-        values do, and a runtime that computes them exactly too rounds them alike.
+        Those exactly on it and the others come in turns. There are thousands of the former where values lie on a grid of their
+        own, as means of few int8 values do.
         """
         if not self._near:
             return []
@@ -65,8 +65,13 @@ class Borders:
         distances = np.concatenate([distances.numpy() for _, distances in near])
         elements = np.concatenate([elements.numpy() for elements, _ in near])
         ends = np.cumsum([elements.numel() for elements, _ in near])
-        # Of equally near ones the first comes first.
-        nearest = np.lexsort((distances, distances == 0.0))[:most]
+        exact = distances == 0.0
+        rank = np.empty(len(distances), np.int64)
+        for alike in (exact, ~exact):
+            (places,) = np.nonzero(alike)
+            # Of equally near ones the first comes first.
+            rank[places[np.argsort(distances[places], kind="stable")]] = np.arange(len(places))
+        nearest = np.lexsort((~exact, rank))[:most]
         site_of = np.searchsorted(ends, nearest, side="right")
         return [Border(sites[site], int(elements[index])) for site, index in zip(site_of, nearest, strict=True)]
 

@@ -20,7 +20,7 @@ from mvtool.verification.store import Frame
 TURNED_VALUES = 4
 """Values on the border of two steps that one step of the simulation may round the other way."""
 
-BORDERS_TRIED = 48
+BORDERS_TRIED = 96
 """How many of them are tried for each, nearest to their border first."""
 
 SIMULATIONS_AT_FIRST = BORDERS_TRIED * TURNED_VALUES
