@@ -1,7 +1,7 @@
 """ExecuTorch's passes without executing the graph after each.
 
 The exporter decomposes operators by tracing the whole graph, and some twenty passes each end by interpreting it once to
-refresh its metadata: four fifths of a conversion. Most of them change nothing, or rename operators one by one. Here such
+refresh its metadata: half of a conversion and more. Most of them change nothing, or rename operators one by one. Here such
 passes edit the graph where it stands, and example values are computed for what they changed. Graphs that need more go the
 exporter's own way; the files are the same to the byte either way. Written against executorch 1.4.1, which the extra pins.
 """

@@ -19,7 +19,7 @@ def observe(data: bytes, program: StreamProgram, calibration: CalibrationSet) ->
     """Minimum and maximum of every computed or fed float tensor, by tensor index.
 
     The states roll in the float graph itself: each clip starts from the initial state, and each step's
-    outputs are the next step's states. TFLite's own kernels compute, not a delegate, which rounds otherwise.
+    outputs are the next step's states. TFLite's own kernels compute, not a delegate.
 
     Args:
         data: The float model's bytes; its ports have the program's order.

@@ -176,18 +176,23 @@ GATE = 2.5 + BORDER_STEPS / 4
 
 
 class Gated(ToyExecutable):
-    """Both states become ten steps times a gate that `round_gate` puts on an int8 grid; `fault` is added to `left`."""
+    """Both states become steps times gates that `round_gates` puts on an int8 grid; `fault` is added to `left`."""
 
-    def __init__(self, round_gate: Callable[[Any], Any], fault: int = 0) -> None:
+    def __init__(self, round_gates: Callable[[Any], Any], fault: int = 0, gates: int = 1, steps: int = 10) -> None:
         super().__init__()
-        self._round_gate = round_gate
+        self._round_gates = round_gates
         self._fault = fault
+        self._gates, self._steps = gates, steps
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
         (x, *_) = inputs
-        gate = float(self._round_gate(torch.tensor([GATE]))[0])
-        stored = np.full(4, 10 * gate + GRID.zero_point, np.int8)
+        gates = self._round_gates(torch.full((self._gates,), GATE)).numpy()
+        stored = np.broadcast_to(self._steps * gates + GRID.zero_point, (4,)).astype(np.int8)
         return [x, stored + np.int8(self._fault), stored]
+
+    def rounded_by(self, borders: Borders) -> Gated:
+        """The same without a fault, with gates that `borders` rounds."""
+        return Gated(lambda gates: borders.round("gates", gates), gates=self._gates, steps=self._steps)
 
 
 def int8_session(executable: ToyExecutable) -> PortSession:
@@ -195,10 +200,8 @@ def int8_session(executable: ToyExecutable) -> PortSession:
 
 
 def replay_gated(artifact: Gated) -> dict[Check, CheckResult]:
-    def simulated(borders: Borders) -> PortSession:
-        return int8_session(Gated(lambda steps: borders.round("gate", steps)))
-
-    replay = Replay(int8_session(artifact), Simulation(simulated, toy_session), STEPS)
+    simulation = Simulation(lambda borders: int8_session(artifact.rounded_by(borders)), toy_session)
+    replay = Replay(int8_session(artifact), simulation, STEPS)
     reference = toy_session()
     for number, inputs in enumerate(FrameSource(reference.manifest.inputs).steps(STEPS), start=1):
         outputs = reference.step(*inputs)
@@ -235,31 +238,11 @@ def test_what_no_single_value_explains_may_be_as_far_as_simulations_are_from_eac
     # As if there were too many to search.
     monkeypatch.setattr("mvtool.verification.nearest.TURNED_VALUES", 0)
 
-    class Many(ToyExecutable):
-        def __init__(self, round_gates: Callable[[Any], Any], fault: int = 0) -> None:
-            super().__init__()
-            self._round_gates = round_gates
-            self._fault = fault
+    def outcome(round_gates: Callable[[Any], Any], fault: int = 0) -> CheckResult:
+        return replay_gated(Gated(round_gates, fault, gates=4, steps=1))[Check.SIMULATION_STATES]
 
-        def run(self, inputs: Sequence[NDArray[Any]]) -> Sequence[AnyArray]:
-            (x, *_) = inputs
-            gates = self._round_gates(torch.full((4,), GATE)).numpy()
-            stored = (GRID.zero_point + gates).astype(np.int8)
-            return [x, stored + np.int8(self._fault), stored]
-
-    def outcome(artifact: Many) -> CheckResult:
-        def simulated(borders: Borders) -> PortSession:
-            return int8_session(Many(lambda steps: borders.round("gates", steps)))
-
-        replay = Replay(int8_session(artifact), Simulation(simulated, toy_session), STEPS)
-        reference = toy_session()
-        for number, inputs in enumerate(FrameSource(reference.manifest.inputs).steps(STEPS), start=1):
-            outputs = reference.step(*inputs)
-            replay.step(number, Frame(inputs, outputs, logical_states(reference.manifest, reference.state())))
-        return {result.check: result for result in replay.results()}[Check.SIMULATION_STATES]
-
-    assert outcome(Many(torch.ceil)).status is Status.PASSED
-    other = outcome(Many(lambda steps: steps.floor() + torch.tensor([0.0, 0.0, 0.0, 1.0])))
+    assert outcome(torch.ceil).status is Status.PASSED
+    other = outcome(lambda gates: gates.floor() + torch.tensor([0.0, 0.0, 0.0, 1.0]))
     assert other.status is Status.PASSED
     assert other.message.endswith(("differ by up to 1.5 limits", "differ by up to 2 limits"))
-    assert outcome(Many(torch.ceil, fault=3)).status is Status.FAILED
+    assert outcome(torch.ceil, fault=3).status is Status.FAILED
