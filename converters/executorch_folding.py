@@ -41,7 +41,7 @@ def fold(graph: XNNGraph) -> None:
 
 
 class _Graph:
-    """Who makes and who reads each value.
+    """Who reads each value.
 
     Attributes:
         values: By number.
@@ -50,7 +50,6 @@ class _Graph:
     def __init__(self, graph: XNNGraph) -> None:
         self.values = {tensor_of(value).id_out: value for value in graph.xvalues}
         self._outputs = set(graph.output_ids)
-        self._makers = {node.xnode_union.output_id: node.xnode_union for node in graph.xnodes}
         self._readers: dict[int, list[Any]] = {}
         for node in graph.xnodes:
             for name in fields_of(node.xnode_union):

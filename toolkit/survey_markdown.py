@@ -37,6 +37,8 @@ print as the notes say; all others are counted or measured. The records in
 - A cell says **verified** where the file was written and every check of `mvtool verify` held, with the signal-to-noise ratio of int8
   outputs against fp32 PyTorch at the last call; `+` after it says that operators stayed outside the runtime's delegate. *refused*:
   mvtool wrote nothing and said why. *failed*: written, and a check did not hold. *not run*: nobody tried here.
+- verify's limits of int8 are wider in networks where so many values lie on the border of two steps that simulations with other roundings leave them too,
+  up to four times (decision 007). The cells do not tell where that was so; the checks of a build's report do.
 - int8 ranges come from the bundled clip, and the pictures that verify replays are drawn, unlike anything in it: the ratios compare runtimes
   on random networks, and say little of int8 on weights and videos that belong together.
 """
