@@ -73,7 +73,7 @@ def _passed(
 ) -> tuple[Draft, PortPlan, torch.export.ExportedProgram]:
     draft, queues = before_rank(program, recipe, layout, wide)
     _check_forms(draft, recipe)
-    ports = PortPlan(program, recipe, draft.multipliers, queues)
+    ports = PortPlan(program, recipe, draft.multipliers, queues, wide)
     return draft, ports, _lower_rank(draft, recipe, ports, queues)
 
 
@@ -86,7 +86,7 @@ def before_rank(
         program: As `capture` returned it.
         recipe: Choices for the target.
         layout: How queues of past frames are held.
-        wide: Compare in float64 too.
+        wide: In float64, see `Draft`.
 
     Returns:
         The graph, and the queues that were taken apart by the number of their state.
@@ -116,21 +116,32 @@ class PortPlan:
     """The ports of a lowered program and the way between them and the graph's values."""
 
     def __init__(
-        self, program: StreamProgram, recipe: Recipe, multipliers: list[float], queues: Mapping[int, Queue]
+        self,
+        program: StreamProgram,
+        recipe: Recipe,
+        multipliers: list[float],
+        queues: Mapping[int, Queue],
+        wide: bool = False,
     ) -> None:
-        """Decide every port's form."""
+        """Decide every port's form; where the graph is `wide`, it takes float64 for float32."""
+        self._wide = wide
         last = recipe.channels_last_ports
         self.inputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.inputs]
         self.outputs = [_typed(port_form(p, p.logical_shape, last, ORDER), recipe) for p in program.outputs]
         names = Names({p.name for p in (*program.input_ports, *program.output_ports)})
         states = [_with_slots(state, queues.get(n), names) for n, state in enumerate(program.states)]
-        self.computed_types = [_dtype(p) for p in (*program.inputs, *(p for s in states for p in s.inputs))]
+        self.computed_types = [self.dtype(p) for p in (*program.inputs, *(p for s in states for p in s.inputs))]
         self.states = [_state_form(s, recipe, factor) for s, factor in zip(states, multipliers, strict=True)]
 
     def apply(self, program: StreamProgram) -> StreamProgram:
         """`program` with these ports."""
         made = {"inputs": tuple(self.inputs), "outputs": tuple(self.outputs), "states": tuple(self.states)}
         return program.replace(**made).numbered()
+
+    def dtype(self, port: TensorPort) -> torch.dtype:
+        """What the graph takes or gives at `port`."""
+        dtype: torch.dtype = getattr(torch, port.dtype)
+        return torch.float64 if self._wide and dtype is torch.float32 else dtype
 
     @property
     def arguments(self) -> list[TensorPort]:
@@ -145,11 +156,6 @@ class PortPlan:
 
 def _typed(port: Any, recipe: Recipe) -> Any:
     return port.model_copy(update={"dtype": port_type(port, recipe.target)})
-
-
-def _dtype(port: TensorPort) -> torch.dtype:
-    found: torch.dtype = getattr(torch, port.dtype)
-    return found
 
 
 def _with_slots(state: StateSpec, queue: Queue | None, names: Names) -> StateSpec:
@@ -243,7 +249,9 @@ class Lowered(nn.Module):
         inside = [_cast(v, dtype) for v, dtype in zip(values, self._ports.computed_types, strict=True)]
         arguments = [_enter(v, p) for v, p in zip(inside, self._ports.arguments, strict=True)]
         results = self.body(*arguments)
-        return tuple(_cast(_leave(r, p), _dtype(p)) for r, p in zip(results, self._ports.results, strict=True))
+        return tuple(
+            _cast(_leave(r, p), self._ports.dtype(p)) for r, p in zip(results, self._ports.results, strict=True)
+        )
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -276,7 +284,7 @@ def _lower_rank(
     handlers.load()
     body = RankLowering(draft.module, recipe, changes)
     module = Lowered(body, ports)
-    arguments = tuple(_example(p) for p in ports.arguments)
+    arguments = tuple(torch.zeros(p.shape, dtype=ports.dtype(p)) for p in ports.arguments)
     try:
         with torch.no_grad():
             module(*arguments)
@@ -325,33 +333,21 @@ def _refuse_high_rank(found: list[HighRank], recipe: Recipe) -> None:
             )
 
 
-def _example(port: TensorPort) -> Tensor:
-    return torch.zeros(port.shape, dtype=_dtype(port))
-
-
 class _ThroughPorts(nn.Module):
     """A lowered graph called with logical tensors, so that it can be compared with the captured one."""
-
-    _real: Tensor
 
     def __init__(self, graph: nn.Module, ports: PortPlan) -> None:
         super().__init__()
         self.graph = graph
         self._ports = ports
-        # A copy in float64 makes this float64 too.
-        self.register_buffer("_real", torch.zeros((), dtype=torch.float32))
 
     def forward(self, *values: Tensor) -> list[Tensor]:
         arguments = [
-            _cast(v.permute(p.permutation).reshape(p.shape), self._dtype(p))
+            _cast(v.permute(p.permutation).reshape(p.shape), self._ports.dtype(p))
             for v, p in zip(values, self._ports.arguments, strict=True)
         ]
         results = self.graph(*arguments)
         return [_logical(r, p) for r, p in zip(results, self._ports.results, strict=True)]
-
-    def _dtype(self, port: TensorPort) -> torch.dtype:
-        dtype = _dtype(port)
-        return self._real.dtype if dtype is torch.float32 else dtype
 
 
 def _logical(value: Tensor, port: TensorPort) -> Tensor:

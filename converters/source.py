@@ -132,7 +132,7 @@ def _from_zoo(
     frames: int | None,
     seed: int,
 ) -> Source:
-    from mvtool.zoo.untrained import deterministic_weights
+    from mvtool.zoo.untrained import damp_branches, deterministic_weights
 
     arguments = dict(arguments)
     if "frames" in arguments:
@@ -150,6 +150,8 @@ def _from_zoo(
     loaded = _load_weights(module, weights, gate, entry.name)
     if not loaded:
         deterministic_weights(module, seed)
+        if entry.damps:
+            damp_branches(module)
         if entry.settles:
             _settle(module, entry, (1, 3, per_step * (STREAM_STEPS if entry.stream else 1), height, width), seed)
         if gate is not None:

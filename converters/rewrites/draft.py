@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
-from mvtool.converters.rewrites.wide import float64_by_default, in_float64, widened
+from mvtool.converters.rewrites.wide import in_float64, widened
 from mvtool.program import RewriteReport, StreamProgram
 
 CHECK_STEPS = 3
@@ -48,8 +49,7 @@ class Draft:
         module: Functional graph (inputs..., states...) -> (outputs..., next states...).
         multipliers: Per state, the factor between the logical value and the graph's value.
         reports: One entry per rewrite that ran.
-        wide_differences: Per report, the difference in float64; None where the graphs were not compared so.
-        start: The rollout before the first rewrite.
+        start: The rollout in float32 before the first rewrite.
     """
 
     def __init__(self, program: StreamProgram, wide: bool = False) -> None:
@@ -57,28 +57,28 @@ class Draft:
 
         Args:
             program: Stays as it is.
-            wide: Compare in float64 too, which takes some ten times as long.
+            wide: Rewrite and compare in float64, which takes some ten times as long; to be used under `float64_by_default`.
         """
         self.program = program
         self.module = plain_module(program.exported)
         self.multipliers = [1.0] * len(program.states)
         self.reports: list[RewriteReport] = list(program.rewrites)
-        self.wide_differences: list[float | None] = [None] * len(self.reports)
         self._steps = _check_inputs(program)
+        self._initial = [torch.from_numpy(s.initial.copy()) for s in program.states]
         self._last = self.start = self.roll(self.module)
-        self._wide = wide
-        self._last_wide = self._roll_wide(self.module)
+        if wide:
+            self.module = in_float64(self.module)
+            self._steps, self._initial = pytree.tree_map(widened, (self._steps, self._initial))
+            self._last = self.roll(self.module)
 
-    def roll(self, module: nn.Module, wide: bool = False) -> list[Tensor]:
-        """Outputs and logical states of some rolled steps on seeded random inputs, which are `wide` in float64."""
-        states = [torch.from_numpy(s.initial.copy()) for s in self.program.states]
-        states = widened(states) if wide else states
-        states = [_times(s, m) for s, m in zip(states, self.multipliers, strict=True)]
+    def roll(self, module: nn.Module) -> list[Tensor]:
+        """Outputs and logical states of some rolled steps on seeded random inputs."""
+        states = [_times(s, m) for s, m in zip(self._initial, self.multipliers, strict=True)]
         seen: list[Tensor] = []
         outputs = len(self.program.outputs)
         with torch.no_grad():
             for inputs in self._steps:
-                results = list(module(*(widened(inputs) if wide else inputs), *states))
+                results = list(module(*inputs, *states))
                 states = results[outputs:]
                 seen += results[:outputs]
                 seen += [_times(s, 1.0 / m) for s, m in zip(states, self.multipliers, strict=True)]
@@ -100,24 +100,8 @@ class Draft:
 
     def judge(self, name: str, changes: Changes, module: nn.Module) -> None:
         """Append the report of a rewrite that made `module`: the largest relative difference of its rollout to the last one."""
-        last, last_wide = self._last, self._last_wide
-        self._last, self._last_wide = self.roll(module), self._roll_wide(module)
+        last, self._last = self._last, self.roll(module)
         self.reports.append(changes.report(name, _largest_difference(self._last, last)))
-        if self._last_wide is None or last_wide is None:
-            self.wide_differences.append(None)
-        else:
-            self.wide_differences.append(_largest_difference(self._last_wide, last_wide))
-
-    def _roll_wide(self, module: nn.Module) -> list[Tensor] | None:
-        """The rollout in float64; None where it is not asked for or the graph cannot be computed so."""
-        if not self._wide:
-            return None
-        try:
-            with float64_by_default():
-                return self.roll(in_float64(module), wide=True)
-        except (RuntimeError, TypeError, ValueError):
-            # An operator that takes float32 alone.
-            return None
 
     def constant(self, node: object) -> Tensor | None:
         """The tensor behind a `get_attr` node, None for anything else."""
@@ -190,7 +174,7 @@ def _random_input(shape: tuple[int, ...], dtype: str, image: bool, generator: to
     if dtype.startswith(("int", "uint")):
         return torch.randint(0, 2, shape, generator=generator).to(getattr(torch, dtype))
     draw = torch.rand if image else torch.randn
-    return draw(shape, generator=generator).to(getattr(torch, dtype))
+    return draw(shape, generator=generator, dtype=torch.float32).to(getattr(torch, dtype))
 
 
 def _times(value: Tensor, factor: float) -> Tensor:

@@ -82,8 +82,8 @@ def _fold(draft: Draft, conv: fx.Node, scale: Tensor, shift: Tensor) -> None:
 def _standalone(draft: Draft, node: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
     source = argument(node, 0)
     shape = (1, -1, *[1] * (source.meta["val"].dim() - 2))
-    factor = draft.add_constant(node, f"{node.name}_scale", scale.float().reshape(shape))
-    offset = draft.add_constant(node, f"{node.name}_shift", shift.float().reshape(shape))
+    factor = draft.add_constant(node, f"{node.name}_scale", scale.to(torch.get_default_dtype()).reshape(shape))
+    offset = draft.add_constant(node, f"{node.name}_shift", shift.to(torch.get_default_dtype()).reshape(shape))
     with draft.module.graph.inserting_before(node):
         product = draft.module.graph.call_function(aten.mul.Tensor, (source, factor))
         product.meta["val"] = source.meta["val"]

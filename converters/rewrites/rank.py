@@ -145,8 +145,9 @@ class RankLowering(nn.Module):
             values: One per placeholder; 5D tensors as `Folded`.
         """
         env: dict[fx.Node, Any] = {}
-        supply = iter(values)
-        for node in self._graph[0].graph.nodes:
+        supply, graph = iter(values), self._graph[0].graph
+        read_for_the_last_time = _last_reads(graph)
+        for node in graph.nodes:
             if node.op == "placeholder":
                 env[node] = next(supply)
             elif node.op == "get_attr":
@@ -156,6 +157,9 @@ class RankLowering(nn.Module):
             else:
                 env[node] = self._call(node, *fx.map_arg((node.args, node.kwargs), lambda n: env[n]))
                 self._record_high(node, env[node])
+            # A large clip model has 20 GB of values in all.
+            for done in read_for_the_last_time.get(node, ()):
+                del env[done]
         raise RuntimeError("the graph has no output node")
 
     def _call(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -260,6 +264,17 @@ class RankLowering(nn.Module):
                 f"{value.name}_for_{node.name}", lambda: _broadcastable(self._every_channel(node, value.value), order)
             )
         return _broadcastable(value, order) if isinstance(value, Tensor) and value.dim() > 0 else value
+
+
+def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """For each node the values that no later one reads."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        last.update(dict.fromkeys((node, *node.all_input_nodes), node))
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for value, reader in last.items():
+        found.setdefault(reader, []).append(value)
+    return found
 
 
 def _part(name: str, number: int) -> str:

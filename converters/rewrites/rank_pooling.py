@@ -67,7 +67,7 @@ class Windows:
         starts = torch.arange(self.count) * self.stride - self.padding
         first = starts.clamp(min=-border)
         last = (starts + self.kernel).clamp(max=self.size + border)
-        return (last - first).float()
+        return (last - first).to(torch.get_default_dtype())
 
     @property
     def is_same(self) -> bool:

@@ -1,4 +1,4 @@
-"""Computing a graph in float64 that was written for float32."""
+"""Computing a graph in float64 that was written for float32, and rewriting it so."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 
 
-def in_float64(module: nn.Module) -> nn.Module:
-    """A copy of `module` whose floating-point constants are float64, and whose graphs make float64 where they made float32."""
+def in_float64(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of `module` whose floating-point constants are float64, and whose graph makes float64 where it made float32.
+
+    What the nodes say of their values (`meta["val"]`) is float64 too.
+    """
     made = copy.deepcopy(module).double()
-    for part in made.modules():
-        if isinstance(part, fx.GraphModule):
-            for node in part.graph.nodes:
-                node.args, node.kwargs = map_aggregate(node.args, _widened), map_aggregate(node.kwargs, _widened)
-            part.recompile()
+    for node in made.graph.nodes:
+        node.args, node.kwargs = map_aggregate(node.args, _wide_type), map_aggregate(node.kwargs, _wide_type)
+        node.meta = {**node.meta, "val": pytree.tree_map(widened, node.meta.get("val"))}
+    made.recompile()
     return made
 
 
-def widened(values: list[Tensor]) -> list[Tensor]:
-    """Floating-point tensors in float64, others as they are."""
-    return [value.double() if value.is_floating_point() else value for value in values]
+def widened(value: Any) -> Any:
+    """A floating-point tensor in float64, anything else as it is."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @contextmanager
@@ -39,5 +42,5 @@ def float64_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _widened(argument: Any) -> Any:
+def _wide_type(argument: Any) -> Any:
     return torch.float64 if argument is torch.float32 else argument

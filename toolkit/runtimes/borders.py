@@ -54,26 +54,22 @@ class Borders:
         self._near, self._turned, self._generator = {}, frozenset(), np.random.default_rng(seed)
 
     def met(self, most: int | None = None) -> list[Border]:
-        """The elements on a border since `begin`, nearest first; no more than `most`, if that is given.
+        """The elements on a border since `begin`; no more than `most`, if that is given.
 
-        Those exactly on it and the others come in turns. There are thousands of the former where values lie on a grid of their
-        own, as means of few int8 values do.
+        The sites take turns, so that one whose values lie on a grid of their own, as means of few int8 values do, with
+        hundreds of borders, does not keep the others waiting. So do, at each site, those exactly on a border and the others.
+        Of a turn the nearest comes first.
         """
         if not self._near:
             return []
         sites, near = list(self._near), list(self._near.values())
         distances = np.concatenate([distances.numpy() for _, distances in near])
         elements = np.concatenate([elements.numpy() for elements, _ in near])
-        ends = np.cumsum([elements.numel() for elements, _ in near])
-        exact = distances == 0.0
-        rank = np.empty(len(distances), np.int64)
-        for alike in (exact, ~exact):
-            (places,) = np.nonzero(alike)
-            # Of equally near ones the first comes first.
-            rank[places[np.argsort(distances[places], kind="stable")]] = np.arange(len(places))
-        nearest = np.lexsort((~exact, rank))[:most]
-        site_of = np.searchsorted(ends, nearest, side="right")
-        return [Border(sites[site], int(elements[index])) for site, index in zip(site_of, nearest, strict=True)]
+        turns = np.concatenate([_turns(distances.numpy()) for _, distances in near])
+        site_of = np.repeat(np.arange(len(near)), [elements.numel() for elements, _ in near])
+        # Of equally near ones the first comes first.
+        order = np.lexsort((distances, turns))[:most]
+        return [Border(sites[site_of[place]], int(elements[place])) for place in order]
 
     def round(self, site: str, steps: Tensor) -> Tensor:
         """Round to whole steps, halves to even, but the elements that were chosen the other way.
@@ -96,3 +92,15 @@ class Borders:
             flat[chosen] = 2.0 * low[chosen] + 1.0 - flat[chosen]
             rounded = flat.reshape(rounded.shape)
         return rounded
+
+
+def _turns(distances: np.ndarray) -> np.ndarray:
+    """The turn of each element of a site, from 0, given all distances to its border; shape (elements,)."""
+    exact = distances == 0.0
+    rank = np.empty(len(distances), np.int64)
+    for alike in (exact, ~exact):
+        (places,) = np.nonzero(alike)
+        rank[places[np.argsort(distances[places], kind="stable")]] = np.arange(len(places))
+    turns = np.empty(len(distances), np.int64)
+    turns[np.lexsort((~exact, rank))] = np.arange(len(distances))
+    return turns

@@ -94,6 +94,8 @@ class ModelEntry:
         reported: What the paper prints.
         settles: Without weights, its batch norms are put in units of a seeded clip, see
             `mvtool.zoo.untrained.settle_norms`: for networks that would forget their input otherwise.
+        damps: Without weights, its residual branches are made weaker, see `mvtool.zoo.untrained.damp_branches`: for
+            networks that would blow up their input otherwise.
         weights: File among the package's data with trained weights, which are loaded where the user gives none.
         calibration: Generated clips like those it was trained on, see `mvtool.datasets.spec`; int8 is calibrated on them
             where the user gives none.
@@ -119,6 +121,7 @@ class ModelEntry:
     builds_for_frames: bool = False
     reported: Reported | None = None
     settles: bool = False
+    damps: bool = False
     weights: str | None = None
     calibration: str | None = None
 

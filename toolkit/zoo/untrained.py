@@ -27,6 +27,9 @@ GRAIN = 0.4
 """Share of white noise in the clip that norms are settled on."""
 DIGITS = 3
 """Significant digits of settled statistics: the last bits differ between machines, and weights nearly never shall."""
+DAMPING = 0.2
+"""Of a residual branch in a network that is damped. Without it Video Mobile-Former-5G, with eleven of them in one stage, ends at 4e5
+and amplifies rounding by 1e11; with it at 20 and by 100."""
 GAIN = 1.05
 """Kernels get the standard deviation GAIN / sqrt(fan_in); the residual streams then keep a root mean square near 1."""
 
@@ -48,6 +51,23 @@ def deterministic_weights(module: nn.Module, seed: int = 0) -> nn.Module:
             if isinstance(child, _NormBase) and child.running_mean is not None and child.running_var is not None:
                 child.running_mean.copy_(_uniform(f"{prefix}.running_mean", child.running_mean, seed, -0.2, 0.2))
                 child.running_var.copy_(_uniform(f"{prefix}.running_var", child.running_var, seed, 0.5, 1.5))
+    return module
+
+
+@torch.no_grad()
+def damp_branches(module: nn.Module) -> nn.Module:
+    """Multiply, in place, the weight of every norm that ends a residual branch by `DAMPING`.
+
+    Training does so by itself, and many networks begin at 0 there. Such norms are those that a part of `module` names as its
+    `branch_norm`.
+
+    Returns:
+        `module` itself.
+    """
+    for part in module.modules():
+        norm = getattr(part, "branch_norm", None)
+        if isinstance(norm, _NormBase) and norm.weight is not None:
+            norm.weight.mul_(DAMPING)
     return module
 
 

@@ -69,6 +69,11 @@ class Mobile(nn.Module):
         self.project = ConvNorm(hidden, out_channels, (1, 1, 1))
         self.skip = stride == 1 and in_channels == out_channels
 
+    @property
+    def branch_norm(self) -> nn.Module | None:
+        """The norm whose result is added to the identity, None where there is no identity."""
+        return self.project.norm if self.skip else None
+
     def forward(self, x: Tensor, token: Tensor | None) -> Tensor:
         """(N, C, T, H, W) to (N, C', T, ceil(H / stride), ceil(W / stride)), given the first token (N, d)."""
         wide = _rectified(self.expand(x), self.first, token)

@@ -16,26 +16,26 @@ def test_rounds_like_torch_and_notes_what_is_near_a_border() -> None:
     torch.testing.assert_close(borders.round("gate", steps), steps.round(), rtol=0, atol=0)
     borders.round("none", torch.tensor([1.0]))
     borders.round("other", torch.tensor([4.5 + NEAR / 4]))
-    nearest = [Border("gate", 2), Border("other", 0), Border("gate", 3), Border("gate", 1)]
-    assert borders.met() == nearest
-    assert borders.met(2) == nearest[:2]
+    turns = [Border("gate", 2), Border("other", 0), Border("gate", 3), Border("gate", 1)]
+    assert borders.met() == turns
+    assert borders.met(2) == turns[:2]
 
 
-def test_of_equally_near_borders_the_first_comes_first() -> None:
+def test_sites_take_turns() -> None:
     borders = Borders()
     borders.begin()
-    for site in ("b", "a"):
-        borders.round(site, torch.full((3,), 0.5))
-    assert borders.met(4) == [Border("b", 0), Border("b", 1), Border("b", 2), Border("a", 0)]
+    borders.round("grid", torch.full((200,), 0.5))
+    borders.round("gate", torch.tensor([0.5 + NEAR, 0.2]))
+    borders.round("other", torch.tensor([0.5 - NEAR / 2]))
+    first = [Border("grid", 0), Border("other", 0), Border("gate", 0)]
+    assert borders.met(5) == [*first, Border("grid", 1), Border("grid", 2)]
 
 
-def test_those_exactly_on_a_border_and_those_beside_it_come_in_turns() -> None:
+def test_at_a_site_those_exactly_on_a_border_and_those_beside_it_take_turns() -> None:
     borders = Borders()
     borders.begin()
-    borders.round("grid", torch.full((5,), 0.5))
-    borders.round("gate", torch.tensor([0.5 + NEAR, 0.5 + NEAR / 4]))
-    turns = [Border("grid", 0), Border("gate", 1), Border("grid", 1), Border("gate", 0), Border("grid", 2)]
-    assert borders.met(5) == turns
+    borders.round("gate", torch.tensor([0.5 + NEAR, 0.5, 1.5, 2.5, 0.5 + NEAR / 4]))
+    assert [border.element for border in borders.met()] == [1, 4, 2, 0, 3]
 
 
 def test_chosen_values_go_the_other_way() -> None:

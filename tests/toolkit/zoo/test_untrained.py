@@ -6,7 +6,7 @@ from torch import nn
 from mvtool.streaming import stream_state
 from mvtool.zoo import registry
 from mvtool.zoo.movinet import MoViNet
-from mvtool.zoo.untrained import blobs_and_grain, deterministic_weights, settle_norms
+from mvtool.zoo.untrained import DAMPING, blobs_and_grain, damp_branches, deterministic_weights, settle_norms
 
 
 def build(seed: int) -> MoViNet:
@@ -46,6 +46,17 @@ def test_state_and_constants_stay() -> None:
     model = build(0)
     assert all(float(model.get_buffer(name).abs().sum()) == 0.0 for name in stream_state(model))
     assert float(model.get_buffer("clock.one")) == 1.0
+
+
+def test_damping_reaches_the_norms_that_end_residual_branches_and_nothing_else() -> None:
+    entry = registry.get("video_mobile_former_1g")
+    before = deterministic_weights(entry.build()).state_dict()
+    after = damp_branches(deterministic_weights(entry.build())).state_dict()
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    # Blocks 1, 2, 3, 2: the first of each stage has no identity.
+    assert changed == {f"blocks.{block}.mobile.project.norm.weight" for block in (2, 4, 5, 7)}
+    for key in changed:
+        torch.testing.assert_close(after[key], DAMPING * before[key])
 
 
 def logits_of(model: nn.Module, seed: int) -> torch.Tensor:
