@@ -229,8 +229,9 @@ def fingerprint(entry: ModelEntry) -> str:
     said = {
         key: value for key, value in vars(entry).items() if key not in ("description", "reported", "labels", "rule")
     }
-    # Records of models that bring no weights are older than these fields.
-    said = {key: value for key, value in said.items() if value is not None or key not in ("weights", "calibration")}
+    # Records are older than these fields; where they say nothing, nothing has changed.
+    silent = {"weights": None, "calibration": None, "damps": False}
+    said = {key: value for key, value in said.items() if key not in silent or value != silent[key]}
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
 
 
