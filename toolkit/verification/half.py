@@ -3,12 +3,13 @@
 Such an artifact computes in float16 between its int8 operators, and one rounding to 11 bits moves a value that lies
 near the border of two int8 steps across it. A float32 simulation would therefore differ by steps that no fault of the
 artifact causes. Here every result is rounded to float16 as Core ML stores it, but for what the artifact keeps in
-float32: the update of accumulators (running means, counters) and what is computed from them alone.
+float32: the update of accumulators (running means, counters), and what is computed from them and from constants alone, such
+as the encoding of a position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,8 +47,15 @@ def half_precision(program: StreamProgram) -> Callable[[Any], None]:
                 node.target = GRIDS[_operator(node)]
             if _operator(node) in SUMS:
                 _widen(module.graph, node)
-            if node not in exact and _is_float_result(node):
-                _round_after(module.graph, node)
+            if not _is_float_result(node):
+                continue
+            if node in exact or node.op == "get_attr":
+                # What computes in float16 takes its operands in float16, what computes in float32 its constants in float32.
+                _round_for(module.graph, node, [r for r in node.users if r not in exact and r.op != "output"])
+            elif "hardswish" in str(node.target):
+                node.target = hard_swish
+            else:
+                _round_for(module.graph, node, list(node.users))
         module.recompile()
 
     return edit
@@ -111,11 +119,10 @@ def hard_swish(value: Tensor) -> Tensor:
     return to_half(value * gate)
 
 
-def _round_after(graph: Any, node: Any) -> None:
-    if "hardswish" in str(node.target):
-        node.target = hard_swish
+def _round_for(graph: Any, node: Any, readers: Sequence[Any]) -> None:
+    """Let `readers` see what `node` computes rounded to float16."""
+    if not readers:
         return
-    readers = list(node.users)
     with graph.inserting_after(node):
         rounded = graph.call_function(to_half, (node,))
     for reader in readers:
