@@ -51,15 +51,16 @@ def inputs_of(program: StreamProgram) -> list[Tensor]:
 
 
 def test_the_clock_and_what_follows_from_it_alone_stay_in_float32(program: StreamProgram) -> None:
-    before, after = Recorder(program.exported.module()), Recorder(program.exported.module())
-    exact, moved = half._exact_nodes(program, after.module.graph), set()
-    placeholders = [node for node in after.module.graph.nodes if node.op == "placeholder"]
-    for node in after.module.graph.nodes:
+    module: Any = program.exported.module()
+    before, after = Recorder(program.exported.module()), Recorder(module)
+    exact, moved = half._exact_nodes(program, module.graph), set[Any]()
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node in module.graph.nodes:
         if node in placeholders[: len(program.inputs)] or moved.intersection(node.all_input_nodes):
             moved.add(node)
     names = [node.name for node in exact - moved if node.op == "call_function"]
     assert len(names) > 20
-    half.half_precision(program)(after.module)
+    half.half_precision(program)(module)
     values = inputs_of(program)
     with torch.no_grad():
         before.run(*values)
@@ -69,12 +70,12 @@ def test_the_clock_and_what_follows_from_it_alone_stay_in_float32(program: Strea
 
 
 def test_what_computes_in_float16_takes_its_operands_in_float16(program: StreamProgram) -> None:
-    recorder = Recorder(program.exported.module())
-    graph = recorder.module.graph
-    exact = half._exact_nodes(program, graph)
-    halves = [node for node in graph.nodes if half._operator(node) in ("add", "mul", "cat") and node not in exact]
+    module: Any = program.exported.module()
+    recorder = Recorder(module)
+    exact = half._exact_nodes(program, module.graph)
+    halves = [node for node in module.graph.nodes if half._operator(node) in ("add", "mul", "cat") and node not in exact]
     assert len(halves) > 10
-    half.half_precision(program)(recorder.module)
+    half.half_precision(program)(module)
     with torch.no_grad():
         recorder.run(*inputs_of(program))
     for node in halves:
