@@ -85,6 +85,11 @@ class Block(nn.Module):
         self.excite = _excite(stage) if index % EXCITE_EVERY == 0 else nn.Identity()
         self.project = ConvNorm(stage.inner, stage.width, (1, 1, 1))
 
+    @property
+    def branch_norm(self) -> nn.Module | None:
+        """The norm whose result is added to the identity, None where a convolution stands in for it."""
+        return self.project.norm if isinstance(self.shortcut, nn.Identity) else None
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W) to (N, width, T, ceil(H / stride), ceil(W / stride))."""
         y = self.depthwise(torch.relu(self.expand(x)))

@@ -83,6 +83,7 @@ def _entry(row: _Row) -> ModelEntry:
         labels="kinetics400",
         rule=InputRule(),
         reported=_reported(row),
+        damps=row.name == "x3d_xxl",
     )
 
 

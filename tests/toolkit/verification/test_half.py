@@ -73,7 +73,9 @@ def test_what_computes_in_float16_takes_its_operands_in_float16(program: StreamP
     module: Any = program.exported.module()
     recorder = Recorder(module)
     exact = half._exact_nodes(program, module.graph)
-    halves = [node for node in module.graph.nodes if half._operator(node) in ("add", "mul", "cat") and node not in exact]
+    halves = [
+        node for node in module.graph.nodes if half._operator(node) in ("add", "mul", "cat") and node not in exact
+    ]
     assert len(halves) > 10
     half.half_precision(program)(module)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -48,13 +49,20 @@ def test_state_and_constants_stay() -> None:
     assert float(model.get_buffer("clock.one")) == 1.0
 
 
-def test_damping_reaches_the_norms_that_end_residual_branches_and_nothing_else() -> None:
-    entry = registry.get("video_mobile_former_1g")
+@pytest.mark.parametrize(
+    ("model", "ends"),
+    [
+        # Of 1, 2, 3 and 2 blocks the first of each stage has no identity.
+        ("video_mobile_former_1g", [f"blocks.{block}.mobile" for block in (2, 4, 5, 7)]),
+        ("x2d", [f"stages.{stage}.{block}" for stage, blocks in enumerate((1, 2, 5, 3)) for block in range(1, blocks)]),
+    ],
+)
+def test_damping_reaches_the_norms_that_end_residual_branches_and_nothing_else(model: str, ends: list[str]) -> None:
+    entry = registry.get(model)
     before = deterministic_weights(entry.build()).state_dict()
     after = damp_branches(deterministic_weights(entry.build())).state_dict()
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    # Blocks 1, 2, 3, 2: the first of each stage has no identity.
-    assert changed == {f"blocks.{block}.mobile.project.norm.weight" for block in (2, 4, 5, 7)}
+    assert changed == {f"{end}.project.norm.weight" for end in ends}
     for key in changed:
         torch.testing.assert_close(after[key], DAMPING * before[key])
 
