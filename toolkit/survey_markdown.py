@@ -25,8 +25,8 @@ FAMILY_TITLES = {
 INTRODUCTION = """# Models of the zoo
 
 Written by `mvtool zoo --markdown`, which converts a model, executes every file beside the PyTorch model over {steps}, and
-writes down what came of it. Weights are untrained (seeded, every layer active): the page says what computes the same, not how
-accurate a model is. Figures under *paper* and *reported* are printed by the sources named under each table, or derived from what they
+writes down what came of it. Weights are untrained (seeded, every layer active; residual branches are weak in X3D-XXL and Video
+Mobile-Former-5G, which would blow up otherwise): the page says what computes the same, not how accurate a model is. Figures under *paper* and *reported* are printed by the sources named under each table, or derived from what they
 print as the notes say; all others are counted or measured. The records in
 `{records}/` hold the same and more as JSON: why a file was refused, what the delegate left, seconds, versions.
 
