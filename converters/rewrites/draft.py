@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from mvtool.converters.rewrites.wide import in_float64, widened
+from mvtool.converters.rewrites.wide import by_default, in_float64, widened
 from mvtool.program import RewriteReport, StreamProgram
 
 CHECK_STEPS = 3
@@ -57,7 +57,8 @@ class Draft:
 
         Args:
             program: Stays as it is.
-            wide: Rewrite and compare in float64, which takes some ten times as long; to be used under `float64_by_default`.
+            wide: Rewrite and compare in float64, which takes some ten times as long; to be used under
+                `by_default(torch.float64)`.
         """
         self.program = program
         self.module = plain_module(program.exported)
@@ -65,7 +66,8 @@ class Draft:
         self.reports: list[RewriteReport] = list(program.rewrites)
         self._steps = _check_inputs(program)
         self._initial = [torch.from_numpy(s.initial.copy()) for s in program.states]
-        self._last = self.start = self.roll(self.module)
+        with by_default(torch.float32):
+            self._last = self.start = self.roll(self.module)
         if wide:
             self.module = in_float64(self.module)
             self._steps, self._initial = pytree.tree_map(widened, (self._steps, self._initial))

@@ -16,7 +16,7 @@ import torch
 
 from mvtool.converters.rewrites import factorise
 from mvtool.converters.rewrites.draft import Draft
-from mvtool.converters.rewrites.wide import float64_by_default
+from mvtool.converters.rewrites.wide import by_default
 from mvtool.errors import ConversionError
 from mvtool.program import RewriteReport
 
@@ -56,7 +56,7 @@ def accepted(draft: Draft, again: Callable[[], Draft]) -> tuple[RewriteReport, .
 
 def _in_float64(again: Callable[[], Draft]) -> Draft | None:
     try:
-        with float64_by_default():
+        with by_default(torch.float64):
             return again()
     except (RuntimeError, TypeError, ValueError, ConversionError):
         # An operator that takes float32 alone.

@@ -32,10 +32,10 @@ def widened(value: Any) -> Any:
 
 
 @contextmanager
-def float64_by_default() -> Iterator[None]:
-    """Operators that name no type make float64."""
+def by_default(real: torch.dtype) -> Iterator[None]:
+    """Operators that name no type make `real`."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(real)
     try:
         yield
     finally:

@@ -127,22 +127,27 @@ def test_types_that_a_graph_names_are_widened() -> None:
         share = (x > 0).to(torch.float32) / 3
         return x * share + torch.full((6,), 0.1, dtype=torch.float32) + torch.arange(6) / 7
 
-    graph = plain_module(captured(Apply(function), SHAPE).exported)
+    program = captured(Apply(function), SHAPE)
+    graph = plain_module(program.exported)
     x = torch.randn(1, 4, 5, 6, 6, generator=torch.Generator().manual_seed(1))
-    with wide.float64_by_default():
+    with wide.by_default(torch.float64):
         (found,) = wide.in_float64(graph)(x.double())
         expected = x.double() * ((x > 0).double() / 3) + 0.1 + torch.arange(6) / 7
     assert torch.get_default_dtype() is torch.float32
     assert found.dtype is torch.float64
     assert relative_difference(found, expected) < 1e-14
     assert graph(x)[0].dtype is torch.float32
+    with wide.by_default(torch.float64):
+        again = Draft(program, wide=True)
+    assert all(map(torch.equal, again.start, Draft(program).start))
+    assert again.outputs()[0].dtype is torch.float64
 
 
 @pytest.mark.parametrize("layout", list(StateLayout))
 @pytest.mark.parametrize("target", list(Runtime))
 def test_every_pass_on_a_stream_is_compared_in_float64(target: Runtime, layout: StateLayout) -> None:
     program = captured(randomise(Fifo()), "1x3x1x12x12")
-    with wide.float64_by_default():
+    with wide.by_default(torch.float64):
         draft, _, _ = lowering._passed(program, recipe_for(target, Precision.INT8), layout, wide=True)
     compared = draft.reports[len(program.rewrites) :]
     assert len(compared) >= 3
