@@ -21,7 +21,7 @@ TURNED_VALUES = 4
 """Values on the border of two steps that one step of the simulation may round the other way."""
 
 BORDERS_TRIED = 96
-"""How many of them are tried for each, nearest to their border first."""
+"""How many of them are tried for each, in the order of `Borders.met`."""
 
 SIMULATIONS_AT_FIRST = BORDERS_TRIED * TURNED_VALUES
 """Simulations of steps with other roundings that a replay may take, enough to search one step to the end; a number, not a
@@ -47,7 +47,7 @@ class Attempt:
         turned: The values that it rounds the other way.
         distance: To the artifact, in limits.
         frame: What it computed.
-        borders: The values on a border that it met, nearest first, and more than a search tries.
+        borders: The values on a border that it met, in the order of `Borders.met`, and more than a search tries.
     """
 
     turned: Turned
