@@ -19,10 +19,14 @@ BORDER_STEPS = 1e-3
 """Distance from the midpoint of two steps within which either is right, in steps. A float32 sum of a thousand terms is
 known to some 1e-6 of its terms' size, and a value of an int8 grid is at most 255 steps."""
 
+TABLE_BORDER_STEPS = 2.0**-14
+"""The same for a function of one int8 value, such as hard-swish: four units in the last place of a float32 between 64 and 128
+steps. There is no sum whose order could matter, but how many roundings an activation takes is each kernel's own affair."""
+
 
 @dataclass(frozen=True)
 class Border:
-    """One element that lies on a border.
+    """One element that lies on a border, or in a table one value, by the first element that has it.
 
     Attributes:
         site: The rounding in its graph.
@@ -49,7 +53,7 @@ class Borders:
     def scatter(self, seed: int) -> None:
         """Forget the last step; in the next one a random half of the elements on a border is rounded the other way.
 
-        Not of those exactly on it, see `met`.
+        Not of those exactly on it, see `met`, but for tables.
         """
         self._near, self._turned, self._generator = {}, frozenset(), np.random.default_rng(seed)
 
@@ -71,27 +75,36 @@ class Borders:
         order = np.lexsort((distances, turns))[:most]
         return [Border(sites[site_of[place]], int(elements[place])) for place in order]
 
-    def round(self, site: str, steps: Tensor) -> Tensor:
+    def round(self, site: str, steps: Tensor, *, table: bool = False) -> Tensor:
         """Round to whole steps, halves to even, but the elements that were chosen the other way.
 
         Args:
             site: Name of this rounding, unique in its graph.
             steps: Values in units of a step, any shape.
+            table: Each is a function of one int8 value, so that equal ones go the same way, and only `TABLE_BORDER_STEPS` apart.
         """
-        below = steps.floor()
-        distances = (steps - below - 0.5).abs().reshape(-1)
-        elements = (distances < BORDER_STEPS).nonzero().reshape(-1)
+        flat = steps.reshape(-1)
+        distances = flat.floor()
+        distances.sub_(flat).add_(0.5).abs_()
+        elements = (distances < (TABLE_BORDER_STEPS if table else BORDER_STEPS)).nonzero().reshape(-1)
+        if table:
+            elements = _first_of_each(flat, elements)
         self._near[site] = (elements, distances[elements])
-        rounded = steps.round()
         chosen = [border.element for border in self._turned if border.site == site]
         if self._generator is not None:
-            near = elements[distances[elements] > 0.0].numpy()
+            near = (elements if table else elements[distances[elements] > 0.0]).numpy()
             chosen = near[self._generator.random(near.size) < 0.5].tolist()
+        rounded = flat.round()
         if chosen:
-            flat, low = rounded.reshape(-1), below.reshape(-1)
-            flat[chosen] = 2.0 * low[chosen] + 1.0 - flat[chosen]
-            rounded = flat.reshape(rounded.shape)
-        return rounded
+            turned = np.isin(flat.numpy(), flat[chosen].numpy()).nonzero()[0] if table else chosen
+            rounded[turned] = 2.0 * flat[turned].floor() + 1.0 - rounded[turned]
+        return rounded.reshape(steps.shape)
+
+
+def _first_of_each(flat: Tensor, elements: Tensor) -> Tensor:
+    """Of `elements`, positions in `flat`, the first of each value; ascending."""
+    _, first = np.unique(flat[elements].numpy(), return_index=True)
+    return elements[np.sort(first)]
 
 
 def _turns(distances: np.ndarray) -> np.ndarray:

@@ -22,6 +22,11 @@ from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.pytorch import open_program
 from mvtool.session import Session
 
+FUNCTIONS = frozenset({"hardswish", "hardsigmoid", "sigmoid", "silu", "tanh", "gelu", "elu", "leaky_relu", "clamp"})
+"""Operators on one value. An int8 artifact of XNNPACK computes them in float between its integers, each with its own roundings."""
+ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
+"""What such functions are made of beside them: silu is a value times its sigmoid."""
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -77,9 +82,12 @@ def _saved(folder: Path, runtime: Runtime, precision: Precision) -> Simulation:
             if not coreml:
                 integers.round_at_run_time(module, borders)
             if precision is Precision.INT8:
-                sites = computed_floats(module)
+                tables = [] if coreml else computed_tables(module)
+                sites = [node for node in computed_floats(module) if node not in tables]
                 rounded(module)
-                round_at_borders(module, sites, borders, half.steps_of if coreml else integers.steps_of)
+                steps_of = half.steps_of if coreml else integers.steps_of
+                round_at_borders(module, sites, borders, steps_of)
+                round_at_borders(module, tables, borders, steps_of, table=True)
             # Float arithmetic on int8 weights is what the program says, in every runtime.
 
         return open_program(program, edit=edit)
@@ -90,23 +98,36 @@ def _saved(folder: Path, runtime: Runtime, precision: Precision) -> Simulation:
 def computed_floats(module: Any) -> list[Any]:
     """The quantize nodes of a `torch.fx.GraphModule` that round what float operators computed.
 
-    Others round inputs, or results of operators on int8 values alone, which are the same in every runtime.
+    Others round inputs, or results of operators on int8 values alone.
     """
     return [node for node in module.graph.nodes if _is_operator(node, "quantize") and _is_float(node.args[0])]
 
 
-def round_at_borders(module: Any, sites: Sequence[Any], borders: Borders, steps_of: Callable[..., Any]) -> None:
+def computed_tables(module: Any) -> list[Any]:
+    """The quantize nodes of a `torch.fx.GraphModule` that round a function of one int8 value, which a float kernel computes.
+
+    A sum or a product of int8 tensors is none: its kernel computes on integers.
+    """
+    return [
+        node for node in module.graph.nodes if _is_operator(node, "quantize") and _is_table(_unclamped(node.args[0]))
+    ]
+
+
+def round_at_borders(
+    module: Any, sites: Sequence[Any], borders: Borders, steps_of: Callable[..., Any], *, table: bool = False
+) -> None:
     """Let `borders` do the rounding of quantize nodes of a `torch.fx.GraphModule`.
 
     Args:
         module: Changed in place.
-        sites: From `computed_floats`.
+        sites: From `computed_floats`, or `computed_tables`.
         borders: Rounds.
         steps_of: Takes a value and the scale of its grid to the value in steps.
+        table: They are tables.
     """
 
     def quantize(site: str, value: Any, scale: float, zero_point: int, low: int, high: int, dtype: Any) -> Any:
-        steps = borders.round(site, steps_of(value, scale))
+        steps = borders.round(site, steps_of(value, scale), table=table)
         return (steps + zero_point).clamp(low, high).to(dtype)
 
     for node in sites:
@@ -117,9 +138,26 @@ def round_at_borders(module: Any, sites: Sequence[Any], borders: Borders, steps_
     module.recompile()
 
 
+def _unclamped(node: Any) -> Any:
+    return node.args[0] if node.op == "call_function" and operator_of(node) in CLAMP_OPERATORS else node
+
+
+def _is_table(node: Any) -> bool:
+    inner, leaves = [node], set()
+    while inner:
+        operand = inner.pop()
+        if _is_operator(operand, "dequantize"):
+            leaves.add(operand)
+        elif operand.op == "call_function" and operator_of(operand) in (*FUNCTIONS, *ARITHMETIC):
+            inner += operand.all_input_nodes
+        else:
+            return False
+    integer = operator_of(node) in ARITHMETIC and all(_is_operator(n, "dequantize") for n in node.all_input_nodes)
+    return len(leaves) == 1 and not integer and not _is_operator(node, "dequantize")
+
+
 def _is_float(node: Any) -> bool:
-    if node.op == "call_function" and operator_of(node) in CLAMP_OPERATORS:
-        node = node.args[0]
+    node = _unclamped(node)
     sources = [_padded(source) for source in node.all_input_nodes if source.op != "get_attr"]
     exact = all(_is_operator(source, "dequantize") for source in sources)
     return node.op == "call_function" and not exact

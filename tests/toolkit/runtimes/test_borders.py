@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mvtool.runtimes.borders import BORDER_STEPS, Border, Borders
+from mvtool.runtimes.borders import BORDER_STEPS, TABLE_BORDER_STEPS, Border, Borders
 
 NEAR = BORDER_STEPS / 2
+SLIGHT = TABLE_BORDER_STEPS / 2
 
 
 def test_rounds_like_torch_and_notes_what_is_near_a_border() -> None:
@@ -69,3 +70,32 @@ def test_scattering_turns_half_of_what_is_near_a_border_and_nothing_else() -> No
     assert not torch.equal(borders.round("gate", steps), first)
     borders.begin()
     assert torch.equal(borders.round("gate", steps), steps.round())
+
+
+TABLE = torch.tensor([[0.5 + SLIGHT, 2.0, 3.5, 0.5 + SLIGHT], [3.5, 0.5 + NEAR, -0.5 - SLIGHT, 0.5 + SLIGHT]])
+
+
+def test_of_a_table_each_value_is_noted_once_and_only_if_it_is_as_near_as_roundings_of_one_value_are() -> None:
+    borders = Borders()
+    borders.begin()
+    assert torch.equal(borders.round("swish", TABLE, table=True), TABLE.round())
+    assert borders.met() == [Border("swish", 2), Border("swish", 0), Border("swish", 6)]
+
+
+def test_equal_values_of_a_table_are_turned_together() -> None:
+    borders = Borders()
+    borders.begin(frozenset({Border("swish", 0), Border("swish", 2)}))
+    assert borders.round("swish", TABLE, table=True).tolist() == [[0.0, 2.0, 3.0, 0.0], [3.0, 1.0, -1.0, 0.0]]
+
+
+def test_scattering_turns_a_table_value_by_value() -> None:
+    borders, seen = Borders(), set()
+    for seed in range(32):
+        borders.scatter(seed)
+        turned = (borders.round("swish", TABLE, table=True) != TABLE.round()).flatten().tolist()
+        assert turned[0] == turned[3] == turned[7]
+        assert turned[2] == turned[4]
+        assert not turned[1]
+        assert not turned[5]
+        seen.add((turned[0], turned[2], turned[6]))
+    assert len(seen) == 8

@@ -19,13 +19,22 @@ from mvtool.converters import executorch
 from mvtool.ports import InputPort, OutputPort, Precision, Runtime
 from mvtool.program import ModelInfo, StreamProgram
 from mvtool.quantization.calibration import CalibrationSet
-from mvtool.quantization.pt2e import quantize
+from mvtool.quantization.pt2e import QuantizedProgram, quantize
 from mvtool.runtimes.borders import Borders
 from mvtool.runtimes.pytorch import open_program
 from mvtool.verification.frames import FrameSource
-from mvtool.verification.integers import convolution, dense, integer_arithmetic, offset, product, store, total
+from mvtool.verification.integers import (
+    convolution,
+    dense,
+    integer_arithmetic,
+    offset,
+    product,
+    steps_of,
+    store,
+    total,
+)
 from mvtool.verification.replay import logical_states
-from mvtool.verification.simulation import find_simulation
+from mvtool.verification.simulation import computed_tables, find_simulation, round_at_borders
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -107,32 +116,37 @@ def example(count: int, generator: np.random.Generator) -> tuple[NDArray[np.floa
     return tuple(generator.standard_normal(PICTURE).astype(np.float32) * (1.3 - 0.4 * n) for n in range(count))
 
 
-@pytest.mark.parametrize("name", [*ONE, *TWO])
-def test_int8_operators_of_executorch_agree_bit_for_bit(name: str, tmp_path: Path) -> None:
+def quantized_operator(name: str, compute: Callable[..., Tensor], count: int) -> QuantizedProgram:
     torch.manual_seed(1)
     generator = np.random.default_rng(0)
-    module = Operators({**ONE, **TWO}[name]).eval()
-    inputs = example(2 if name in TWO else 1, generator)
+    module = Operators(compute).eval()
+    inputs = example(count, generator)
     with torch.no_grad():
         exported = torch.export.export(module, tuple(torch.from_numpy(array) for array in inputs))
         shape = tuple(module(*map(torch.from_numpy, inputs)).shape)
     program = StreamProgram(
         exported=exported,
         info=ModelInfo(name=name),
-        inputs=tuple(port(InputPort, f"x{n}", n, PICTURE) for n in range(len(inputs))),
+        inputs=tuple(port(InputPort, f"x{n}", n, PICTURE) for n in range(count)),
         outputs=(port(OutputPort, "y", 0, shape),),
         states=(),
     )
-    clip = tuple(example(len(inputs), generator) for _ in range(6))
-    quantized = quantize(executorch.prepare(program), CalibrationSet(clips=(clip,)))
-    assert quantized.ports.keys() == {port.name for port in program.inputs} | {"y"}
+    clip = tuple(example(count, generator) for _ in range(6))
+    return quantize(executorch.prepare(program), CalibrationSet(clips=(clip,)))
+
+
+@pytest.mark.parametrize("name", [*ONE, *TWO])
+def test_int8_operators_of_executorch_agree_bit_for_bit(name: str, tmp_path: Path) -> None:
+    count = 2 if name in TWO else 1
+    quantized = quantized_operator(name, {**ONE, **TWO}[name], count)
+    assert quantized.ports.keys() == {f"x{n}" for n in range(count)} | {"y"}
     executorch.emit(quantized, tmp_path / "one.pte")
     artifact = mvtool.open(tmp_path / "one.pte")
     simulated = open_program(quantized.program, edit=integer_arithmetic)
+    generator = np.random.default_rng(7)
     for _ in range(6):
         given = [
-            p.decode(p.encode(a))
-            for p, a in zip(artifact.manifest.inputs, example(len(inputs), generator), strict=True)
+            p.decode(p.encode(a)) for p, a in zip(artifact.manifest.inputs, example(count, generator), strict=True)
         ]
         found, expected = artifact.step(*given)["y"], simulated.step(*given)["y"]
         scale = quantized.ports["y"].scale
@@ -143,6 +157,64 @@ def test_sums_round_halves_up() -> None:
     first, second = torch.tensor([1.0, 3.0, -1.0, -3.0]), torch.tensor([0.0, 0.0, 0.0, 0.0])
     assert total(first, second, 0.5, 0.5).tolist() == [1.0, 2.0, 0.0, -1.0]
     assert total(first, torch.ones(4), 0.5, -0.5).tolist() == [0.0, 1.0, -1.0, -2.0]
+
+
+TABLES: dict[str, Callable[..., Tensor]] = {
+    "hard-swish": ONE["hard-swish"],
+    "hard-swish of a convolution": lambda m, a: F.hardswish(last(m.point(first(a)))),
+    "sigmoid": ONE["sigmoid"],
+    "a value times its sigmoid": lambda m, a: a * torch.sigmoid(a),
+}
+NO_TABLES = [
+    "pointwise",
+    "convolution and ReLU",
+    "average pool",
+    "largest of a window",
+    "sum",
+    "product",
+    "concatenation",
+]
+
+
+def tables_of(module: torch.fx.GraphModule, borders: Borders) -> list[torch.fx.Node]:
+    """The tables of a quantized graph, which from now on round at `borders`."""
+    tables = computed_tables(module)
+    integer_arithmetic(module)
+    round_at_borders(module, tables, borders, steps_of, table=True)
+    return tables
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_function_of_one_int8_value_goes_either_way_for_all_elements_that_have_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvtool.runtimes.borders.TABLE_BORDER_STEPS", 0.05)
+    quantized = quantized_operator(name, TABLES[name], 1)
+    found: list[torch.fx.Node] = []
+    borders = Borders()
+    simulated = open_program(quantized.program, edit=lambda module: found.extend(tables_of(module, borders)))
+    assert len(found) == 1
+    (given,) = example(1, np.random.default_rng(7))
+    borders.begin()
+    before = simulated.step(given)["y"]
+    moved = 0
+    for border in borders.met():
+        borders.begin(frozenset({border}))
+        steps = np.rint((simulated.step(given)["y"] - before) / quantized.ports["y"].scale)
+        # At an end of the grid both ways lead to the same integer.
+        if steps.any():
+            assert abs(steps.flat[border.element]) == 1
+            assert len(set(steps[steps != 0])) == len(set(before[steps != 0])) == 1
+            moved += 1
+    assert moved
+
+
+@pytest.mark.parametrize("name", NO_TABLES)
+def test_what_integers_decide_is_no_table(name: str) -> None:
+    quantized = quantized_operator(name, {**ONE, **TWO}[name], 2 if name in TWO else 1)
+    found: list[torch.fx.Node] = []
+    open_program(quantized.program, edit=lambda module: found.extend(computed_tables(module)))
+    assert not found
 
 
 def test_products_and_weighted_sums_round_halves_to_even() -> None:
