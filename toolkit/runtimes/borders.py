@@ -19,8 +19,8 @@ BORDER_STEPS = 1e-3
 """Distance from the midpoint of two steps within which either is right, in steps. A float32 sum of a thousand terms is
 known to some 1e-6 of its terms' size, and a value of an int8 grid is at most 255 steps."""
 
-TABLE_BORDER_STEPS = 2.0**-14
-"""The same for a function of one int8 value, such as hard-swish: four units in the last place of a float32 between 64 and 128
+TABLE_BORDER_STEPS = 2.0**-13
+"""The same for a function of one int8 value, such as hard-swish: eight units in the last place of a float32 between 128 and 256
 steps. There is no sum whose order could matter, but how many roundings an activation takes is each kernel's own affair."""
 
 
