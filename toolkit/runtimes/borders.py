@@ -26,15 +26,30 @@ steps. There is no sum whose order could matter, but how many roundings an activ
 
 @dataclass(frozen=True)
 class Border:
-    """One element that lies on a border, or in a table one value, by the first element that has it.
+    """One element that lies on a border, or one entry of a table.
 
     Attributes:
         site: The rounding in its graph.
-        element: Position in the flat tensor.
+        element: Position in the flat tensor; None for an entry.
+        entry: In steps, of all elements that have it; None for one element.
     """
 
     site: str
-    element: int
+    element: int | None = None
+    entry: float | None = None
+
+
+@dataclass(frozen=True)
+class _Near:
+    """What one rounding met: positions of elements, or the entries of a table, and their distances in steps."""
+
+    places: np.ndarray
+    distances: np.ndarray
+    table: bool
+
+    def border(self, site: str, number: int) -> Border:
+        place = self.places[number]
+        return Border(site, entry=float(place)) if self.table else Border(site, int(place))
 
 
 class Borders:
@@ -42,23 +57,23 @@ class Borders:
 
     def __init__(self) -> None:
         """Nothing is rounded the other way."""
-        self._near: dict[str, tuple[Tensor, Tensor]] = {}
+        self._near: dict[str, _Near] = {}
         self._turned: frozenset[Border] = frozenset()
         self._generator: np.random.Generator | None = None
 
     def begin(self, turned: frozenset[Border] = frozenset()) -> None:
-        """Forget the last step; in the next one the elements of `turned` are rounded the other way."""
+        """Forget the last step; in the next one those of `turned` are rounded the other way."""
         self._near, self._turned, self._generator = {}, turned, None
 
-    def scatter(self, seed: int) -> None:
+    def scatter(self, seed: int, turned: frozenset[Border] = frozenset()) -> None:
         """Forget the last step; in the next one a random half of the elements on a border is rounded the other way.
 
-        Not of those exactly on it, see `met`, but for tables.
+        Not of those exactly on it, see `met`, but of the entries of tables. Those of `turned` are, whatever is drawn.
         """
-        self._near, self._turned, self._generator = {}, frozenset(), np.random.default_rng(seed)
+        self._near, self._turned, self._generator = {}, turned, np.random.default_rng(seed)
 
     def met(self, most: int | None = None) -> list[Border]:
-        """The elements on a border since `begin`; no more than `most`, if that is given.
+        """What was on a border since `begin`; no more than `most`, if that is given.
 
         The sites take turns, so that one whose values lie on a grid of their own, as means of few int8 values do, with
         hundreds of borders, does not keep the others waiting. So do, at each site, those exactly on a border and the others.
@@ -67,16 +82,17 @@ class Borders:
         if not self._near:
             return []
         sites, near = list(self._near), list(self._near.values())
-        distances = np.concatenate([distances.numpy() for _, distances in near])
-        elements = np.concatenate([elements.numpy() for elements, _ in near])
-        turns = np.concatenate([_turns(distances.numpy()) for _, distances in near])
-        site_of = np.repeat(np.arange(len(near)), [elements.numel() for elements, _ in near])
+        counts = [one.distances.size for one in near]
+        distances = np.concatenate([one.distances for one in near])
+        turns = np.concatenate([_turns(one.distances) for one in near])
+        site_of = np.repeat(np.arange(len(near)), counts)
+        number = np.concatenate([np.arange(count) for count in counts])
         # Of equally near ones the first comes first.
         order = np.lexsort((distances, turns))[:most]
-        return [Border(sites[site_of[place]], int(elements[place])) for place in order]
+        return [near[site_of[place]].border(sites[site_of[place]], number[place]) for place in order]
 
     def round(self, site: str, steps: Tensor, *, table: bool = False) -> Tensor:
-        """Round to whole steps, halves to even, but the elements that were chosen the other way.
+        """Round to whole steps, halves to even, but those that were chosen the other way.
 
         Args:
             site: Name of this rounding, unique in its graph.
@@ -87,24 +103,30 @@ class Borders:
         distances = flat.floor()
         distances.sub_(flat).add_(0.5).abs_()
         elements = (distances < (TABLE_BORDER_STEPS if table else BORDER_STEPS)).nonzero().reshape(-1)
+        near = _Near(elements.numpy(), distances[elements].numpy(), table=False)
         if table:
-            elements = _first_of_each(flat, elements)
-        self._near[site] = (elements, distances[elements])
-        chosen = [border.element for border in self._turned if border.site == site]
-        if self._generator is not None:
-            near = (elements if table else elements[distances[elements] > 0.0]).numpy()
-            chosen = near[self._generator.random(near.size) < 0.5].tolist()
+            entries, first = np.unique(flat[elements].numpy(), return_index=True)
+            near = _Near(entries, near.distances[first], table=True)
+        self._near[site] = near
+        chosen = self._chosen(site, near, flat)
         rounded = flat.round()
-        if chosen:
-            turned = np.isin(flat.numpy(), flat[chosen].numpy()).nonzero()[0] if table else chosen
-            rounded[turned] = 2.0 * flat[turned].floor() + 1.0 - rounded[turned]
+        if chosen.size:
+            rounded[chosen] = 2.0 * flat[chosen].floor() + 1.0 - rounded[chosen]
         return rounded.reshape(steps.shape)
 
-
-def _first_of_each(flat: Tensor, elements: Tensor) -> Tensor:
-    """Of `elements`, positions in `flat`, the first of each value; ascending."""
-    _, first = np.unique(flat[elements].numpy(), return_index=True)
-    return elements[np.sort(first)]
+    def _chosen(self, site: str, near: _Near, flat: Tensor) -> np.ndarray:
+        """Positions of the elements to be rounded the other way."""
+        turned = [border for border in self._turned if border.site == site]
+        elements = np.array([border.element for border in turned if border.element is not None], np.int64)
+        entries = np.array([border.entry for border in turned if border.entry is not None], np.float32)
+        if self._generator is not None:
+            free = near.places if near.table else near.places[near.distances > 0.0]
+            drawn = free[self._generator.random(free.size) < 0.5]
+            if near.table:
+                entries = np.union1d(entries, drawn)
+            else:
+                elements = np.union1d(elements, drawn)
+        return np.isin(flat.numpy(), entries).nonzero()[0] if entries.size else elements
 
 
 def _turns(distances: np.ndarray) -> np.ndarray:

@@ -66,6 +66,7 @@ class Search:
 
     Attributes:
         turned: Values that the artifact rounds the other way, in all steps whose search succeeded.
+        settled: Entries of tables among them. A table is the same in every step, so that no search has to find them again.
         simulations: How often a step was simulated with other roundings.
         ended: The budget of simulations was used up before a search came to its end.
     """
@@ -73,6 +74,7 @@ class Search:
     def __init__(self) -> None:
         """Nothing was tried yet."""
         self.turned = 0
+        self.settled: Turned = frozenset()
         self.simulations = 0
         self.ended = False
         self._left = SIMULATIONS_AT_FIRST
@@ -85,27 +87,33 @@ class Search:
             simulate: Simulates the step with the given values rounded the other way.
         """
         self._left += SIMULATIONS_PER_STEP
-        best = simulate(frozenset())
-        while not best.holds and not self._hopeless and len(best.turned) < TURNED_VALUES:
+        best = simulate(self.settled)
+        while not best.holds and not self._hopeless and len(best.turned ^ self.settled) < TURNED_VALUES:
             better = self._better(best, simulate)
             if better is best:
                 break
             best = better
         # An artifact that is wrong is so at every frame; there is no use in trying at each.
         self._hopeless = self._hopeless or not best.holds
-        self.turned += len(best.turned) if best.holds else 0
+        if best.holds:
+            self.turned += len(best.turned - self.settled)
+            self.settled = frozenset(border for border in best.turned if border.entry is not None)
         return best.frame
 
     def _better(self, start: Attempt, simulate: Callable[[Turned], Attempt]) -> Attempt:
-        """The nearest simulation with one value more turned than in `start`, or the first that holds; `start` if none is nearer."""
+        """The nearest simulation with one value more turned than in `start`, or the first that holds; `start` if none is nearer.
+
+        An entry that an earlier step settled may be turned back.
+        """
         best = start
-        for border in [border for border in start.borders if border not in start.turned][:BORDERS_TRIED]:
+        turned_here = start.turned - self.settled
+        for border in [border for border in start.borders if border not in turned_here][:BORDERS_TRIED]:
             if not self._left:
                 self.ended = True
                 break
             self._left -= 1
             self.simulations += 1
-            attempt = simulate(start.turned | {border})
+            attempt = simulate(start.turned ^ {border})
             if attempt.distance < best.distance:
                 best = attempt
             if best.holds:

@@ -97,7 +97,7 @@ class Replay:
         return worst_of_each(measures)
 
     def _scattered(self, before: Mapping[str, AnyArray], found: Frame, seed: int) -> Frame:
-        self._borders.scatter(seed)
+        self._borders.scatter(seed, self.search.settled)
         return self._simulated_step(before, found.inputs)
 
     def _distance(self, found: Frame, expected: Frame) -> float:

@@ -79,12 +79,13 @@ def test_of_a_table_each_value_is_noted_once_and_only_if_it_is_as_near_as_roundi
     borders = Borders()
     borders.begin()
     assert torch.equal(borders.round("swish", TABLE, table=True), TABLE.round())
-    assert borders.met() == [Border("swish", 2), Border("swish", 0), Border("swish", 6)]
+    high, low = float(TABLE[0, 0]), float(TABLE[1, 2])
+    assert borders.met() == [Border("swish", entry=entry) for entry in (3.5, low, high)]
 
 
 def test_equal_values_of_a_table_are_turned_together() -> None:
     borders = Borders()
-    borders.begin(frozenset({Border("swish", 0), Border("swish", 2)}))
+    borders.begin(frozenset({Border("swish", entry=float(TABLE[0, 0])), Border("swish", entry=3.5)}))
     assert borders.round("swish", TABLE, table=True).tolist() == [[0.0, 2.0, 3.0, 0.0], [3.0, 1.0, -1.0, 0.0]]
 
 
@@ -99,3 +100,12 @@ def test_scattering_turns_a_table_value_by_value() -> None:
         assert not turned[5]
         seen.add((turned[0], turned[2], turned[6]))
     assert len(seen) == 8
+
+
+def test_scattering_leaves_what_is_known_to_be_turned() -> None:
+    borders, known = Borders(), frozenset({Border("swish", entry=3.5)})
+    for seed in range(8):
+        borders.scatter(seed, known)
+        turned = (borders.round("swish", TABLE, table=True) != TABLE.round()).flatten().tolist()
+        assert turned[2]
+        assert turned[4]

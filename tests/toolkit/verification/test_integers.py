@@ -203,7 +203,6 @@ def test_a_function_of_one_int8_value_goes_either_way_for_all_elements_that_have
         steps = np.rint((simulated.step(given)["y"] - before) / quantized.ports["y"].scale)
         # At an end of the grid both ways lead to the same integer.
         if steps.any():
-            assert abs(steps.flat[border.element]) == 1
             assert len(set(steps[steps != 0])) == len(set(before[steps != 0])) == 1
             moved += 1
     assert moved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -23,19 +23,25 @@ from mvtool.verification.nearest import (
 from mvtool.verification.store import Frame
 
 BORDERS = [Border("gate", element) for element in range(BORDERS_TRIED + TURNED_VALUES)]
+ENTRY = Border("swish", entry=102.5)
+
+
+def number(border: Border) -> int:
+    """The element that is turned; -1 for the entry of a table."""
+    return -1 if border.element is None else border.element
 
 
 class Step:
     """A simulated step whose distance follows from what is turned; its frame holds the number of the simulation."""
 
-    def __init__(self, distance: Callable[[set[int]], float]) -> None:
+    def __init__(self, distance: Callable[[set[int]], float], borders: Sequence[Border] = BORDERS) -> None:
         self.tried: list[Turned] = []
-        self._distance = distance
+        self._distance, self._borders = distance, borders
 
     def __call__(self, turned: Turned) -> Attempt:
         self.tried.append(turned)
         frame = Frame((), {"y": np.array([len(self.tried)])}, {})
-        return Attempt(turned, self._distance({border.element for border in turned}), frame, BORDERS)
+        return Attempt(turned, self._distance({number(border) for border in turned}), frame, self._borders)
 
 
 def right(wanted: Iterable[int], start: float = 4.0) -> Callable[[set[int]], float]:
@@ -106,6 +112,27 @@ def test_what_steps_leave_of_the_budget_is_there_for_later_ones() -> None:
     search.nearest(Step(last))
     assert (search.turned, search.simulations) == (2 * TURNED_VALUES, 2 * longest)
     assert not search.ended
+
+
+def test_an_entry_of_a_table_stays_turned_in_later_steps_and_an_element_does_not() -> None:
+    search = Search()
+    search.nearest(Step(right([-1, 2]), [ENTRY, *BORDERS]))
+    assert (search.turned, search.settled) == (2, frozenset({ENTRY}))
+    # Its table need not meet the entry again for that.
+    later = Step(right([-1, 3]), BORDERS)
+    search.nearest(later)
+    assert later.tried[0] == {ENTRY}
+    assert later.tried[-1] == {ENTRY, BORDERS[3]}
+    assert (search.turned, search.settled) == (3, frozenset({ENTRY}))
+
+
+def test_an_entry_that_was_turned_for_nothing_is_turned_back() -> None:
+    search = Search()
+    search.nearest(Step(right([-1]), [ENTRY]))
+    later = Step(lambda turned: 5.0 if -1 in turned else 3.0 - 3.0 * (4 in turned), [*BORDERS[:5], ENTRY])
+    search.nearest(later)
+    assert later.tried[-1] == {BORDERS[4]}
+    assert search.settled == frozenset()
 
 
 def test_a_distance_that_is_not_a_number_is_not_near() -> None:
