@@ -143,13 +143,12 @@ def _unclamped(node: Any) -> Any:
 
 
 def _is_table(node: Any) -> bool:
-    inner, leaves = [node], set()
-    while inner:
-        operand = inner.pop()
+    behind, leaves = [node], []
+    for operand in behind:
         if _is_operator(operand, "dequantize"):
-            leaves.add(operand)
+            leaves.append(operand)
         elif operand.op == "call_function" and operator_of(operand) in (*FUNCTIONS, *ARITHMETIC):
-            inner += operand.all_input_nodes
+            behind += [source for source in operand.all_input_nodes if source not in behind]
         else:
             return False
     integer = operator_of(node) in ARITHMETIC and all(_is_operator(n, "dequantize") for n in node.all_input_nodes)
