@@ -66,9 +66,9 @@ class Borders:
         self._near, self._turned, self._generator = {}, turned, None
 
     def scatter(self, seed: int, turned: frozenset[Border] = frozenset()) -> None:
-        """Forget the last step; in the next one a random half of the elements on a border is rounded the other way.
+        """Forget the last step; in the next one a random half of what is on a border is rounded the other way.
 
-        Not of those exactly on it, see `met`, but of the entries of tables. Those of `turned` are, whatever is drawn.
+        Elements exactly on it are left out, see `met`; entries of tables are not. All of `turned` go the other way.
         """
         self._near, self._turned, self._generator = {}, turned, np.random.default_rng(seed)
 
